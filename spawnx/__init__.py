@@ -1,0 +1,100 @@
+"""spawnx starts N ranks, watches them, and makes sure that nothing is left behind.
+
+A drop-in for `torch.multiprocessing.spawn` that needs no torch::
+
+    import spawnx as mp
+
+    mp.spawn(train, args=(cfg,), nprocs=8)
+
+The names of the reference are here: `spawn`, `start_processes`, `ProcessContext`, `SpawnContext`,
+`ProcessException`, `ProcessRaisedException`, `ProcessExitedException`. Every other name (`get_context`,
+`Queue`, `set_sharing_strategy`, …) is looked up on `torch.multiprocessing` if torch is loaded, else on
+`multiprocessing`, at the moment it is asked for.
+
+Every rank imports this package, so nothing is imported here: names are found when they are used.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from multiprocessing import *  # noqa: F403
+    from types import ModuleType
+
+    from spawnx.context import ProcessContext, SpawnContext
+    from spawnx.errors import ProcessException, ProcessExitedException, ProcessRaisedException
+    from spawnx.settings import ENV_VAR_PARALLEL_START
+    from spawnx.spawn import spawn, start_processes
+
+    backend: str
+    backend_reason: str
+
+__version__ = "0.1.0"
+
+# public name -> the module of ours that defines it
+_HOMES = {
+    "ENV_VAR_PARALLEL_START": "settings",
+    "ProcessContext": "context",
+    "ProcessException": "errors",
+    "ProcessExitedException": "errors",
+    "ProcessRaisedException": "errors",
+    "SpawnContext": "context",
+    "spawn": "spawn",
+    "start_processes": "spawn",
+}
+
+
+def _elsewhere() -> ModuleType:
+    """The module that has the names which are not ours: asked anew each time, torch may be imported later."""
+    loaded = sys.modules.get("torch.multiprocessing")
+    if loaded is not None:
+        return loaded
+    import multiprocessing
+
+    return multiprocessing
+
+
+def _public_names() -> list[str]:
+    elsewhere: list[str] = getattr(_elsewhere(), "__all__", [])
+    return sorted({*_HOMES, *elsewhere})
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name in _HOMES:
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in {"backend", "backend_reason"}:  # not kept: SPAWNX_BACKEND may change between calls
+        chosen, reason = import_module(f"{__name__}.backends").choose()
+        return chosen.name if name == "backend" else reason
+    if name == "__all__":
+        return _public_names()
+    # Protocols such as copy and inspect probe for dunders: no reason to import multiprocessing.
+    if not name.startswith("__") and hasattr(_elsewhere(), name):
+        return getattr(_elsewhere(), name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_public_names()})
+
+
+class _Package(type(sys)):  # type: ignore[misc]
+    """This package, in which `spawn` is a function as in the reference, though a module has that name too.
+
+    After it has imported `spawnx.spawn`, by whatever statement and whenever, the import system writes the
+    submodule over the function: the function is put in its place.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "spawn" and isinstance(value, type(sys)):
+            value = value.spawn
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

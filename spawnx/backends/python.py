@@ -1,0 +1,186 @@
+"""The contract in the standard library: pidfds and epoll on Linux, kqueue on macOS, sentinels elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ctypes
+    import selectors
+    from collections.abc import Iterable
+
+    from spawnx.backends.contract import Watch
+
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+class PythonBackend:
+    """See `contract.Backend`."""
+
+    name = "python"
+
+    def features(self) -> dict[str, str]:
+        """See the contract."""
+        return {
+            "parent death signal": "prctl by ctypes" if sys.platform == "linux" else "no",
+            "pidfd": "yes" if self.has_pidfd() else "no",
+            "watch": "multiprocessing.connection.wait" if sys.platform == "win32" else _selector_name(),
+        }
+
+    def has_pidfd(self) -> bool:
+        """See the contract."""
+        global _has_pidfd  # noqa: PLW0603 - an answer of the kernel, the same for the life of this process
+        if _has_pidfd is None:
+            _has_pidfd = _probe_pidfd()
+        return _has_pidfd
+
+    def load(self) -> None:
+        """See the contract. ctypes takes 2 ms, once per process: the standard library has no prctl(2)."""
+        if sys.platform == "linux":
+            import ctypes
+
+            global _libc  # noqa: PLW0603
+            _libc = _libc or ctypes.CDLL(None, use_errno=True)
+
+    def arm(self, signum: int, parent: int) -> bool:
+        """See the contract."""
+        self.load()
+        if _libc is None:
+            return True
+        if _libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0) != 0:
+            # A sandbox that forbids it: ranks then live as on systems that have no such signal.
+            return True
+        # The order matters: a parent that dies after the prctl sends the signal, one that died before is gone here.
+        return os.getppid() in {parent, 0}
+
+    def open_pidfd(self, pid: int) -> int:
+        """See the contract."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError as error:
+            raise ChildProcessError(*error.args) from None
+        try:
+            # A pid is hearsay: between fork and open, an ignored SIGCHLD or somebody's waitpid(-1) may have reaped
+            # the child, and the number may be a stranger's. Only of a child of ours does waitid tell anything.
+            self.peek(pidfd)
+        except OSError:
+            os.close(pidfd)
+            raise
+        return pidfd
+
+    def peek(self, pidfd: int) -> int | None:
+        """See the contract."""
+        info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if info is None:
+            return None
+        return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+
+    def reap(self, pidfd: int) -> None:
+        """See the contract."""
+        # Suppressed: another thread, or a signal handler of this one, was faster.
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+
+    def fan_out(self, pidfds: Iterable[int], signum: int) -> None:
+        """See the contract."""
+        import signal
+
+        for pidfd in pidfds:
+            with contextlib.suppress(ProcessLookupError):  # it has ended in the meantime
+                signal.pidfd_send_signal(pidfd, signum)
+
+    def open_watch(self) -> Watch:
+        """See the contract."""
+        return SentinelWatch() if sys.platform == "win32" else SelectorWatch()
+
+
+_has_pidfd: bool | None = None
+_libc: ctypes.CDLL | None = None
+
+
+def _probe_pidfd() -> bool:
+    """Try the real calls: a libc, a kernel or a seccomp filter may each lack them."""
+    if not (hasattr(os, "pidfd_open") and hasattr(os, "P_PIDFD")):
+        return False
+    try:
+        pidfd = os.pidfd_open(os.getpid())
+    except OSError as error:
+        import errno
+
+        if error.errno in {errno.ENOSYS, errno.EPERM}:
+            return False
+        raise
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:  # the right answer: this process is no child of its own
+        return True
+    except OSError:  # EINVAL: Linux 5.3 knows pidfds, but not how to wait for them
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def _selector_name() -> str:
+    import selectors
+
+    return selectors.DefaultSelector.__name__
+
+
+class SelectorWatch:
+    """See `contract.Watch`: one selector in which each sentinel is registered once."""
+
+    def __init__(self) -> None:
+        import selectors
+
+        self._selector: selectors.BaseSelector = selectors.DefaultSelector()
+        self._read = selectors.EVENT_READ
+
+    def add(self, sentinel: int, rank: int) -> None:
+        """See the contract."""
+        self._selector.register(sentinel, self._read, rank)
+
+    def wait(self, timeout: float | None) -> list[int]:
+        """See the contract."""
+        return [key.data for key, _ in self._selector.select(timeout)]
+
+    def discard(self, sentinel: int) -> None:
+        """See the contract."""
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(sentinel)
+
+    def close(self) -> None:
+        """See the contract."""
+        self._selector.close()
+
+
+class SentinelWatch:
+    """See `contract.Watch`: as the reference waits, with every sentinel in each call.
+
+    For Windows, whose handles no selector takes, and for Process objects that are not ours: those may close their
+    sentinels behind our back, which a selector doesn't notice and this does.
+    """
+
+    def __init__(self) -> None:
+        self._ranks: dict[int, int] = {}
+
+    def add(self, sentinel: int, rank: int) -> None:
+        """See the contract."""
+        self._ranks[sentinel] = rank
+
+    def wait(self, timeout: float | None) -> list[int]:
+        """See the contract."""
+        from multiprocessing.connection import wait
+
+        return [self._ranks[sentinel] for sentinel in wait(list(self._ranks), timeout)]  # type: ignore[index]
+
+    def discard(self, sentinel: int) -> None:
+        """See the contract."""
+        self._ranks.pop(sentinel, None)
+
+    def close(self) -> None:
+        """See the contract."""
+        self._ranks.clear()

@@ -1,0 +1,58 @@
+"""How a failed rank is told to the caller: the reference's exceptions, field by field (torch 2.13)."""
+
+from __future__ import annotations
+
+
+class ProcessException(Exception):  # noqa: N818 - the reference's name
+    """A rank failed.
+
+    Attributes:
+        msg: the text, also `str(exception)`.
+        error_index: the rank.
+        error_pid: its process id, not to be signalled: the process is gone.
+    """
+
+    __slots__ = ["error_index", "error_pid"]
+
+    def __init__(self, msg: str, error_index: int, error_pid: int) -> None:
+        super().__init__(msg)
+        self.msg = msg
+        self.error_index = error_index
+        self.error_pid = error_pid
+
+    def __reduce__(self) -> tuple[type[ProcessException], tuple[object, ...]]:
+        return type(self), (self.msg, self.error_index, self.error_pid)
+
+
+class ProcessRaisedException(ProcessException):
+    """A rank raised; the text carries its traceback.
+
+    Unlike in the reference, that includes a rank which failed before it called the function: its main
+    module raised, or its arguments could not be unpickled.
+    """
+
+
+class ProcessExitedException(ProcessException):
+    """A rank ended by a signal, or by an exit code other than 0, without saying why.
+
+    Attributes:
+        exit_code: as in `multiprocessing`: negative is a signal's number.
+        signal_name: such as "SIGKILL", or None where it was no signal.
+    """
+
+    __slots__ = ["exit_code"]
+
+    def __init__(
+        self,
+        msg: str,
+        error_index: int,
+        error_pid: int,
+        exit_code: int,
+        signal_name: str | None = None,
+    ) -> None:
+        super().__init__(msg, error_index, error_pid)
+        self.exit_code = exit_code
+        self.signal_name = signal_name
+
+    def __reduce__(self) -> tuple[type[ProcessException], tuple[object, ...]]:
+        return type(self), (self.msg, self.error_index, self.error_pid, self.exit_code, self.signal_name)

@@ -1,0 +1,142 @@
+"""The launchers, ways to bring ranks into being: one interface, and the one place that chooses."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+
+from spawnx import settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Protocol
+
+    from spawnx.backends.contract import Backend
+    from spawnx.process import RankProcess
+else:
+    Protocol = object
+
+
+# Seconds that a rank may take to end after SIGKILL before it is left to the system (state D: it can't be helped).
+_KILLED_WITHIN = 30
+
+
+class Order:
+    """What one call asks for.
+
+    Attributes:
+        fn, args, daemon, start_method: as in `start_processes`, checked; the method is one of multiprocessing's.
+        report_paths: one for each rank.
+        backend: by which ranks arm themselves and are held.
+    """
+
+    __slots__ = ("args", "backend", "daemon", "fn", "report_paths", "start_method")
+
+    def __init__(
+        self,
+        fn: Callable[..., object],
+        args: tuple[object, ...],
+        *,
+        daemon: bool,
+        start_method: str,
+        report_paths: Sequence[str],
+        backend: Backend,
+    ) -> None:
+        self.fn = fn
+        self.args = args
+        self.daemon = daemon
+        self.start_method = start_method
+        self.report_paths = report_paths
+        self.backend = backend
+
+
+class Launcher(Protocol):
+    """One way to bring ranks into being."""
+
+    name: str
+
+    def start(self, order: Order, ranks: Sequence[RankProcess]) -> None:
+        """Start all ranks.
+
+        When it raises, those that were started are known by their `pid`, and the first that has none is the one
+        that could not be started. Whoever called ends them.
+        """
+
+
+def choose(start_method: str, backend: Backend) -> tuple[Launcher, str]:
+    """The launcher for a start method, and why it is that one.
+
+    Raises:
+        ValueError: `SPAWNX_LAUNCHER` has no meaning.
+    """
+    from spawnx.launchers import stdlib
+
+    wanted = settings.LAUNCHER.read()
+    if wanted == "stdlib":
+        return stdlib.StdlibLauncher(), f"{settings.LAUNCHER.name}={wanted}"
+    if start_method != "fork":
+        return stdlib.StdlibLauncher(), f"{start_method} is left to multiprocessing"
+    if not backend.has_pidfd():
+        return stdlib.StdlibLauncher(), "no pidfd here"
+    from spawnx.launchers import fork
+
+    return fork.ForkLauncher(), "fork with pidfds"
+
+
+def launch(launcher: Launcher, order: Order) -> list[RankProcess]:
+    """Start every rank of `order`, or none.
+
+    Raises:
+        OSError: a rank could not be started: the text names the rank, and the limit to raise; the errno is the
+            system's. Whatever is raised, no rank is left.
+    """
+    from spawnx.process import RankProcess
+
+    context = multiprocessing.get_context(order.start_method)
+    ranks = [RankProcess(context, i, path, daemon=order.daemon) for i, path in enumerate(order.report_paths)]
+    try:
+        launcher.start(order, ranks)
+    except BaseException as error:
+        started = [rank for rank in ranks if rank.pid is not None]
+        abandon(started)
+        if isinstance(error, OSError) and error.errno is not None and len(started) < len(ranks):
+            raise _explained(error, len(started), len(ranks)) from error
+        raise
+    return ranks
+
+
+def abandon(ranks: Sequence[RankProcess]) -> None:
+    """End and reap ranks that nobody will ever join."""
+    for rank in ranks:
+        rank.kill()
+    for rank in ranks:
+        rank.join(_KILLED_WITHIN)
+        if not rank.is_alive():
+            rank.close()
+
+
+def _explained(error: OSError, rank: int, nprocs: int) -> OSError:
+    text = f"rank {rank} of {nprocs} could not be started: {error.strerror}"
+    limit = _limit(error.errno or 0)
+    return OSError(error.errno, f"{text}; {limit}" if limit else text)
+
+
+def _limit(errno_: int) -> str:
+    """Which limit an errno speaks of, with its present value, and where to raise it."""
+    import errno
+
+    if sys.platform == "win32":
+        return ""
+    import resource
+
+    if errno_ == errno.EAGAIN:
+        soft = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+        return f"too many processes: raise RLIMIT_NPROC (`ulimit -u`, now {soft}) or the container's pids limit"
+    if errno_ == errno.EMFILE:
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"too many open files: raise RLIMIT_NOFILE (`ulimit -n`, now {soft})"
+    return {
+        errno.ENFILE: "too many open files in the whole system: raise the sysctl fs.file-max",
+        errno.ENOMEM: "too little memory: free some, start fewer ranks, or see the sysctl vm.overcommit_memory",
+    }.get(errno_, "")

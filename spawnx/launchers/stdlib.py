@@ -1,0 +1,71 @@
+"""Ranks by `multiprocessing.Process.start()`: works everywhere, and is the first thing to try when something is odd."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from spawnx import mp_private
+from spawnx.payload import Payloads
+from spawnx.remote import rank as remote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spawnx.launchers import Order
+    from spawnx.process import RankProcess
+
+
+class StdlibLauncher:
+    """See `launchers.Launcher`."""
+
+    name = "stdlib"
+
+    def start(self, order: Order, ranks: Sequence[RankProcess]) -> None:
+        """See `launchers.Launcher`."""
+        if order.start_method == "fork":
+            _start_forked(order, ranks)
+        else:
+            _start_pickled(order, ranks)
+
+
+def _start_forked(order: Order, ranks: Sequence[RankProcess]) -> None:
+    for rank in ranks:
+        rank.give(remote.Call(order.fn, order.args))
+        rank.start()
+
+
+def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:
+    parent = _lasting_parent(order.start_method)
+    payloads = Payloads(order.fn, order.args, order.start_method)
+    try:
+        for rank, report_path in zip(ranks, order.report_paths, strict=True):
+            rank.give(payloads.for_rank())
+            rank.kept = (order.fn, order.args)
+            rank.early_word = mp_private.EarlyWord(rank.name)
+            rank.early_word.begin = remote.begin
+            rank.early_word.args = (rank.name, report_path, order.backend.name, parent)
+            # Between the fork inside and the moment it is known, a KeyboardInterrupt loses the child to us, as in
+            # multiprocessing: it finds its pipe closed and exits. Signals can't be blocked, the rank would
+            # inherit that.
+            rank.start()
+            rank.early_word = None
+    finally:
+        payloads.close()
+
+
+def _lasting_parent(start_method: str) -> int | None:
+    """The pid of the process that creates the ranks, if the creating thread lives as long as that process.
+
+    The kernel ties the death signal to the thread (prctl(2)): at the end of another one than the main thread, it
+    would interrupt healthy ranks.
+    """
+    if start_method == "forkserver":
+        return mp_private.forkserver_pid()
+    return os.getpid() if is_lasting_thread() else None
+
+
+def is_lasting_thread() -> bool:
+    """Whether the kernel takes the calling thread for the process's first, which ends last."""
+    return threading.get_native_id() == os.getpid()

@@ -1,0 +1,237 @@
+"""The only file that touches multiprocessing's private names. Each was read in CPython 3.10 to 3.13.
+
+What they are needed for: to be a `Process` to the rest of multiprocessing without its polls and pipes, to pickle
+for ranks that don't exist yet, and to get a word in before a fresh interpreter imports the main module.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import multiprocessing.context
+import multiprocessing.process
+import multiprocessing.util
+import os
+import sys
+from multiprocessing import popen_fork, reduction
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+def check_may_start(process: multiprocessing.process.BaseProcess) -> None:
+    """What `BaseProcess.start` asserts, without the poll of every earlier child that it makes.
+
+    Raises:
+        AssertionError: the calling process is a daemon.
+    """
+    process._check_closed()  # type: ignore[attr-defined]
+    current = multiprocessing.process.current_process()
+    if current._config.get("daemon"):  # type: ignore[attr-defined]
+        msg = "daemonic processes are not allowed to have children"
+        raise AssertionError(msg)
+
+
+def adopt(process: multiprocessing.process.BaseProcess, popen: object, sentinel: int) -> None:
+    """Make `process` a started one: `active_children()` lists it, and it is joined or terminated at exit."""
+    process._popen = popen  # type: ignore[attr-defined]
+    process._sentinel = sentinel  # type: ignore[attr-defined]
+    multiprocessing.process._children.add(process)  # type: ignore[attr-defined]
+
+
+def close_with(owner: object, *fds: int) -> Callable[[], None]:
+    """Close `fds` when the returned function is called or `owner` is collected, whichever comes first.
+
+    multiprocessing's finalizers, unlike `weakref.finalize`, are forgotten in forked children.
+    """
+    finalizer: Callable[[], None] = multiprocessing.util.Finalize(
+        owner, multiprocessing.util.close_fds, fds
+    )  # type: ignore[attr-defined]
+    return finalizer
+
+
+def flush_streams() -> None:
+    """Flush stdout and stderr: what is buffered now would be written by every fork again."""
+    multiprocessing.util._flush_std_streams()  # type: ignore[attr-defined]
+
+
+def forkserver_pid() -> int:
+    """The pid of the running forkserver, which is started if need be: the parent of all forkserver ranks."""
+    from multiprocessing import forkserver
+
+    forkserver.ensure_running()
+    return int(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
+
+
+# -- pickling for ranks that don't exist yet ------------------------------------------------------------------
+
+
+class NeedsChild(Exception):
+    """Something can be pickled only for a child that exists: handles on Windows are duplicated into it."""
+
+
+class Collector:
+    """A stand-in for the Popen of a rank: reducers ask it to hand over fds, and it remembers which.
+
+    Numbers what it collects as the Popen of the start method does, so that the result is right for every rank
+    whose Popen is later asked for the same fds first and in the same order.
+    """
+
+    def __init__(self, start_method: str) -> None:
+        popen = _popen_class(start_method)
+        self.DupFd = getattr(popen, "DupFd", None)
+        self._number = popen.duplicate_for_child
+        self.numbers: list[int] = []
+        self._fds: list[int] = []  # the name by which duplicate_for_child of both POSIX Popens appends
+        self._duplicates: list[int] = []
+
+    @property
+    def fds(self) -> list[int]:
+        """What was handed over, in order; `numbers` has by which number each is found in the rank."""
+        return self._fds
+
+    def duplicate_for_child(self, fd: int) -> int:
+        """See `popen_spawn_posix.Popen`. Each number once: exec refuses repeated fds, and each reader closes its own."""
+        if sys.platform == "win32":
+            raise NeedsChild
+        if fd in self._fds:
+            fd = os.dup(fd)
+            self._duplicates.append(fd)
+        self.numbers.append(self._number(self, fd))
+        return self.numbers[-1]
+
+    def __enter__(self) -> Collector:
+        self._outer = multiprocessing.context.get_spawning_popen()
+        multiprocessing.context.set_spawning_popen(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        multiprocessing.context.set_spawning_popen(self._outer)
+
+    def close(self) -> None:
+        """Close the duplicates that were made; when every rank has its own."""
+        while self._duplicates:
+            os.close(self._duplicates.pop())
+
+
+def _popen_class(start_method: str) -> Any:
+    if sys.platform == "win32":
+        from multiprocessing import popen_spawn_win32 as module
+    elif start_method == "forkserver":
+        from multiprocessing import popen_forkserver as module
+    else:
+        from multiprocessing import popen_spawn_posix as module
+    return module.Popen
+
+
+def hand_over(fds: list[int]) -> list[int]:
+    """Pass fds to the rank that is being pickled right now; returns the numbers by which it finds them."""
+    popen: Any = multiprocessing.context.get_spawning_popen()
+    return [popen.duplicate_for_child(fd) for fd in fds]
+
+
+class WatchedReducers:
+    """The reducers that a `ForkingPickler` uses, with a look at what the registered ones return.
+
+    A mapping as `pickle.Pickler.dispatch_table` wants it. Reducers registered with `ForkingPickler.register` are
+    those that share something between processes; the copyreg ones copy.
+    """
+
+    def __init__(self, seen: Callable[[tuple[Any, ...]], None]) -> None:
+        self._shared: dict[type, Callable[[Any], Any]] = reduction.ForkingPickler._extra_reducers  # type: ignore[attr-defined]
+        self._copied: dict[type, Callable[[Any], Any]] = copyreg.dispatch_table
+        self._seen = seen
+
+    def __getitem__(self, cls: type) -> Callable[[Any], Any]:
+        reducer = self._shared.get(cls)
+        if reducer is None:
+            return self._copied[cls]
+
+        def reduce_and_look(obj: object) -> object:
+            reduced = reducer(obj)
+            if isinstance(reduced, tuple):
+                self._seen(reduced)
+            return reduced
+
+        return reduce_and_look
+
+
+# -- inside a rank --------------------------------------------------------------------------------------------
+
+
+def begin_forked() -> None:
+    """What `popen_fork.Popen._launch` does first in the child, as the running version does it."""
+    if runs_exit_functions("fork"):
+        import atexit
+
+        atexit._clear()
+        atexit.register(multiprocessing.util._exit_function)  # type: ignore[attr-defined]
+
+
+def runs_exit_functions(start_method: str) -> bool:
+    """Whether ranks of that start method call what `atexit` holds: forked ones since CPython 3.13, and patched 3.12."""
+    return start_method == "spawn" or hasattr(popen_fork, "atexit")
+
+
+def run_exit_functions(start_method: str) -> None:
+    """Call what `atexit` holds, where ranks of that start method would."""
+    if runs_exit_functions(start_method):
+        import atexit
+
+        atexit._run_exitfuncs()
+
+
+def exit_forked(code: int) -> None:
+    """Leave a forked child without returning to what the supervisor was doing, whatever `code` is."""
+    try:
+        os._exit(code)
+    except OverflowError:  # sys.exit(2**40): what the interpreter's own exit makes of it
+        os._exit(255)
+
+
+# -- before the main module is imported -----------------------------------------------------------------------
+
+
+class EarlyWord(str):
+    """A process's name, by which a fresh interpreter calls us before it imports the main module.
+
+    multiprocessing sends two pickles: first the preparation data (with the name in it), after which it imports the
+    main module, which may take seconds or raise; then the Process. As the second one comes too late to arm a
+    death signal or to report what the import raised, the name in the first one unpickles by calling `begin(*args)`,
+    which returns the plain name. `sys.path` is set before that, or spawnx might not be found: by the function by
+    which multiprocessing itself sets it a moment later.
+    """
+
+    __slots__ = ("args", "begin")
+
+    begin: Callable[..., str]
+    args: tuple[object, ...]
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        from operator import itemgetter
+
+        # A tuple is unpickled from left to right: first the path, then the call; itemgetter picks its result.
+        return itemgetter(1), ((_Call(_prepare(), {"sys_path": _sys_path()}), _Call(self.begin, *self.args)),)
+
+
+class _Call:
+    """Unpickles as the result of a call."""
+
+    def __init__(self, function: Callable[..., Any], *args: object) -> None:
+        self._reduced = function, args
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self._reduced
+
+
+def _prepare() -> Callable[[dict[str, object]], None]:
+    from multiprocessing import spawn
+
+    return spawn.prepare  # type: ignore[attr-defined, no-any-return]
+
+
+def _sys_path() -> list[str]:
+    """`sys.path` as multiprocessing sends it: '' is the directory in which the program was started."""
+    start = multiprocessing.process.ORIGINAL_DIR
+    return [start if entry == "" and start is not None else entry for entry in sys.path]

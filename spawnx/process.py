@@ -1,0 +1,73 @@
+"""RankProcess: the `multiprocessing.Process` face of one rank."""
+
+from __future__ import annotations
+
+from spawnx import mp_private
+from spawnx.remote import rank as remote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.context import BaseContext
+    from typing import Any
+
+    from spawnx.payload import Payload
+
+
+class RankProcess(remote.Rank):
+    """One rank, as the supervisor sees it: all that `multiprocessing.Process` has, and made by a launcher.
+
+    Attributes:
+        on_close: called by `close()` of an ended process, before anything is released.
+        kept: what must live until the rank has ended, because the rank finds it by name: a semaphore whose last
+            owner is collected here is gone before a rank that still boots can open it (pytorch#30461).
+        status_lost: whether the exit code is unknown because somebody else reaped the rank; it then reads 255, as
+            multiprocessing's forkserver has it.
+    """
+
+    on_close: Callable[[], None] | None = None
+    kept: object = None
+    status_lost = False
+    early_word: mp_private.EarlyWord | None = None
+
+    def __init__(self, context: BaseContext, rank: int, report_path: str, *, daemon: bool) -> None:
+        super().__init__(daemon=daemon)
+        self._process_class: Any = context.Process  # type: ignore[attr-defined]
+        # Named as the class of the reference's processes is: "SpawnProcess-1".
+        self.name = self.name.replace(type(self).__name__, self._process_class.__name__, 1)
+        self._start_method = self._process_class._start_method
+        self._rank = rank
+        self._report_path = report_path
+
+    def give(self, call: Payload | remote.Call) -> None:
+        """What the rank is to run."""
+        self._call = call  # type: ignore[assignment]  # a Payload arrives as a Received
+
+    def _Popen(self, _: RankProcess) -> object:  # noqa: N802 - the hook by which BaseProcess.start launches
+        plain, self._name = self._name, self.early_word or self._name
+        try:
+            return self._process_class._Popen(self)
+        finally:
+            self._name = plain
+
+    def start(self) -> None:
+        """Start by multiprocessing's own means."""
+        super().start()
+        self.forget_call()
+
+    def forget_call(self) -> None:
+        """Hold what was given no longer: the rank has been started with it."""
+        self._call = None
+
+    def close(self) -> None:
+        """Release the process, which must have ended."""
+        if self.on_close is not None and not self.is_alive():
+            self.on_close()
+        super().close()
+
+    def __reduce__(self) -> tuple[Callable[[], remote.Rank], tuple[()], dict[str, object]]:
+        """Pickle as what the rank itself needs: a fresh interpreter imports nothing of the supervisor's side."""
+        ours = {"_process_class", "early_word", "kept", "on_close", "status_lost"}
+        state = {name: value for name, value in vars(self).items() if name not in ours}
+        state["_name"] = str(self._name)
+        return remote.unpickled, (), state

@@ -1,0 +1,194 @@
+"""A rank, from its first instruction of ours to its last: what it runs, how it fails, how it ends.
+
+Two ways lead here. A fresh interpreter calls `begin` before it imports the main module, then unpickles a `Rank` and
+bootstraps it. A forked child has its `Rank` already. This file is imported in every rank: it imports next to nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from multiprocessing.process import BaseProcess
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any
+
+# What Windows gives a console program that Ctrl-C ended (STATUS_CONTROL_C_EXIT), as CPython's own main does.
+_WINDOWS_CONTROL_C = 0xC000013A
+
+
+def begin(name: str, report_path: str, backend: str, parent: int | None) -> str:
+    """Protect and observe a fresh interpreter before it imports the main module; returns `name`.
+
+    Args:
+        name: the process's name.
+        report_path: where a failure is reported.
+        backend: the backend that arms.
+        parent: the pid of the process whose creating thread outlives the rank: when it ends, the kernel sends
+            SIGINT, as in the reference. None: there is no such thread, the signal would hit a healthy rank.
+    """
+    if parent is not None:
+        arm_or_leave(backend, parent)
+    _boot_reporter.install(report_path)
+    return name
+
+
+def arm_or_leave(backend: str, parent: int) -> None:
+    """Let SIGINT follow the end of `parent`; who comes too late for that leaves: nobody is left to work for."""
+    from spawnx import backends
+
+    if not backends.named(backend).arm(signal.SIGINT, parent):
+        os._exit(1)
+
+
+class _BootReporter:
+    """Reports what ends the interpreter before there is a `Rank` to do it: chiefly, what the main module raises."""
+
+    stage = "import"
+
+    def install(self, report_path: str) -> None:
+        self._report_path = report_path
+        self._pid = os.getpid()
+        self._outer = sys.excepthook
+        sys.excepthook = self
+
+    def __call__(self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if issubclass(kind, Exception) and os.getpid() == self._pid:
+            from spawnx.remote import report
+
+            report.write(self._report_path, self.stage, error, traceback)
+        else:
+            self._outer(kind, error, traceback)
+
+    def remove(self) -> None:
+        """Leave the hook to user code, unless the main module has set its own."""
+        if sys.excepthook is self:
+            sys.excepthook = self._outer
+
+
+_boot_reporter = _BootReporter()
+
+
+class Rank(BaseProcess):
+    """The current process of a rank, as `multiprocessing.current_process()` shows it there.
+
+    The supervisor's `RankProcess` is made of it and pickles as it.
+    """
+
+    _rank: int
+    _report_path: str
+    _start_method: str
+    _call: Call | Received | None
+
+    def run(self) -> None:
+        """Call the function; report what it raises, and exit with 1.
+
+        As in the reference, a BaseException that is no Exception ends the rank with exit code 1 and no report
+        (SystemExit: with its own code). Unlike there, KeyboardInterrupt is no success: see `_bootstrap`.
+        """
+        from spawnx.remote import report
+
+        _boot_reporter.remove()
+        stage = report.UNPICKLE
+        try:
+            call, self._call = self._call, None
+            assert call is not None
+            fn, args = call.take()
+            del call
+            stage = report.RUN
+            fn(self._rank, *args)
+        except KeyboardInterrupt:
+            self._interrupted = True
+        except Exception as error:
+            if os.getpid() != self._pid:
+                raise  # a process that the rank forked, and that came back here: it doesn't speak for the rank
+            report_raised(self._report_path, stage, error)
+            sys.exit(1)
+
+    def _bootstrap(self, parent_sentinel: int | None = None) -> int:
+        """Run as multiprocessing has it; a rank that was interrupted then dies by SIGINT, so that the end is told true."""
+        self._pid = os.getpid()
+        self._interrupted = False
+        code: int = super()._bootstrap(parent_sentinel)  # type: ignore[misc]
+        if self._interrupted:
+            die_by_sigint(self._start_method)
+        return code
+
+
+def unpickled() -> Rank:
+    """The `Rank` that a fresh interpreter is about to fill with what comes next in the pickle."""
+    _boot_reporter.stage = "unpickle"
+    return Rank.__new__(Rank)
+
+
+def report_raised(path: str, stage: str, error: BaseException) -> None:
+    """Report an exception that the caller has caught, without the caller's own frame if there are others."""
+    from spawnx.remote import report
+
+    traceback = error.__traceback__
+    if traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    report.write(path, stage, error, traceback)
+
+
+def die_by_sigint(start_method: str) -> None:
+    """End by the signal that interrupted us, after everything that would have run at a normal exit."""
+    from spawnx import mp_private
+
+    try:
+        mp_private.run_exit_functions(start_method)
+        mp_private.flush_streams()
+    finally:
+        if sys.platform == "win32":
+            os._exit(_WINDOWS_CONTROL_C)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+class Call:
+    """The function and its arguments, as objects: in a forked rank, and where they are pickled with the rank."""
+
+    __slots__ = ("_args", "_fn")
+
+    def __init__(self, fn: Callable[..., object], args: tuple[object, ...]) -> None:
+        self._fn = fn
+        self._args = args
+
+    def take(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        """The function and its arguments."""
+        return self._fn, self._args
+
+
+class Received:
+    """A payload in a rank.
+
+    Args:
+        data: the pickle, or what `multiprocessing.reduction.DupFd` made of a file that holds it.
+        size: its length in bytes.
+    """
+
+    __slots__ = ("_data", "_size")
+
+    def __init__(self, data: bytes | Any, size: int) -> None:
+        self._data = data
+        self._size = size
+
+    def take(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        """Unpickle the function and its arguments."""
+        import pickle
+
+        if isinstance(self._data, bytes):
+            return pickle.loads(self._data)  # type: ignore[no-any-return]  # noqa: S301 - from our supervisor
+        import mmap
+
+        fd = self._data.detach()
+        try:
+            with mmap.mmap(fd, self._size, access=mmap.ACCESS_READ) as pages:
+                return pickle.loads(pages)  # type: ignore[no-any-return]  # noqa: S301 - the pages are shared by all
+        finally:
+            os.close(fd)

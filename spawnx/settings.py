@@ -1,0 +1,56 @@
+"""Every environment variable that spawnx reads: its name, its values, its meaning.
+
+A setting is read when a call needs it, not at import, so that a program may set it for its next call. Callers
+that can't be changed are what they are for: each has a better way in code where there is one.
+"""
+
+from __future__ import annotations
+
+import os
+
+# The reference reads this one, to start forkserver ranks from threads. No rank waits for another one's start
+# here, so it changes nothing; the name is kept because callers import it.
+ENV_VAR_PARALLEL_START = "TORCH_MP_PARALLEL_START"
+
+
+class Choice:
+    """A variable that takes one of a few words.
+
+    Attributes:
+        name: the variable.
+        choices: the words; the first one is the default.
+        meaning: what it decides, in one sentence.
+    """
+
+    __slots__ = ("choices", "meaning", "name")
+
+    def __init__(self, name: str, choices: tuple[str, ...], meaning: str) -> None:
+        self.name = name
+        self.choices = choices
+        self.meaning = meaning
+
+    def read(self) -> str:
+        """The word in force now.
+
+        Raises:
+            ValueError: the variable is set to something else; the text names the variable and the choices.
+        """
+        word = os.environ.get(self.name, "").strip().lower() or self.choices[0]
+        if word not in self.choices:
+            msg = f"{self.name}={word!r} is not a choice: set it to one of {', '.join(self.choices)}, or unset it"
+            raise ValueError(msg)
+        return word
+
+
+BACKEND = Choice(
+    "SPAWNX_BACKEND",
+    ("auto", "native", "python"),
+    "who watches and signals ranks: the C core, or the same contract in the standard library",
+)
+LAUNCHER = Choice(
+    "SPAWNX_LAUNCHER",
+    ("auto", "stdlib"),
+    "how ranks come into being; `stdlib` is multiprocessing.Process, the first thing to try when something is odd",
+)
+
+ALL = (BACKEND, LAUNCHER)

@@ -1,0 +1,194 @@
+"""`spawn` and `start_processes`: the reference's functions (torch 2.13), and the public path of all its names."""
+
+from __future__ import annotations
+
+import multiprocessing
+import operator
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+
+from spawnx import backends, launchers
+from spawnx.context import ProcessContext, SpawnContext
+from spawnx.errors import ProcessException, ProcessExitedException, ProcessRaisedException
+from spawnx.settings import ENV_VAR_PARALLEL_START
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, SupportsIndex
+
+__all__ = [
+    "ENV_VAR_PARALLEL_START",
+    "ProcessContext",
+    "ProcessException",
+    "ProcessExitedException",
+    "ProcessRaisedException",
+    "SpawnContext",
+    "spawn",
+    "start_processes",
+]
+
+
+def spawn(
+    fn: Callable[..., object],
+    args: Iterable[Any] = (),
+    nprocs: SupportsIndex = 1,
+    join: bool = True,  # noqa: FBT001, FBT002 - the reference's signature
+    daemon: bool = False,  # noqa: FBT001, FBT002
+    start_method: str = "spawn",
+) -> ProcessContext | None:
+    """Start `nprocs` ranks that run `fn(rank, *args)`, each in a fresh interpreter.
+
+    If a rank fails, the others are ended and its failure is raised, with its traceback if it raised.
+
+    Args:
+        fn: called in each rank; defined at the top level of a module, so that it can be pickled.
+        args: what follows the rank; any iterable.
+        nprocs: how many ranks; none if negative.
+        join: wait for all ranks.
+        daemon: the ranks' daemon flag: daemonic ones are terminated when the supervisor exits, and have no children.
+        start_method: deprecated, always "spawn"; see `start_processes` for others.
+
+    Returns:
+        None if `join`, else the `ProcessContext`.
+
+    Raises:
+        ProcessRaisedException: a rank raised.
+        ProcessExitedException: a rank ended by a signal or with an exit code other than 0.
+        TypeError, ValueError: an argument or a setting has no meaning, or can't be pickled; no rank was started.
+        OSError: a rank could not be started; none is left.
+    """
+    if start_method != "spawn":
+        msg = (
+            f"This method only supports start_method=spawn (got: {start_method}).\n"
+            "To use a different start_method use:\n\t\t"
+            " spawnx.start_processes(...)"
+        )
+        warnings.warn(msg, FutureWarning, stacklevel=2)
+    return start_processes(fn, args, nprocs, join, daemon, start_method="spawn")
+
+
+def start_processes(
+    fn: Callable[..., object],
+    args: Iterable[Any] = (),
+    nprocs: SupportsIndex = 1,
+    join: bool = True,  # noqa: FBT001, FBT002 - the reference's signature
+    daemon: bool = False,  # noqa: FBT001, FBT002
+    start_method: str | None = "spawn",
+    *,
+    numa_options: None = None,
+) -> ProcessContext | None:
+    """Start `nprocs` ranks that run `fn(rank, *args)`, by any start method. See `spawn`.
+
+    Args:
+        fn: called in each rank.
+        args: what follows the rank; any iterable.
+        nprocs: how many ranks; none if negative.
+        join: wait for all ranks.
+        daemon: the ranks' daemon flag.
+        start_method: "spawn", "fork" or "forkserver", where the platform has it; None is multiprocessing's default.
+        numa_options: only None: torch's callers of 2025 pass it.
+
+    Returns:
+        None if `join`, else the `ProcessContext`.
+
+    Raises:
+        ProcessRaisedException, ProcessExitedException, TypeError, ValueError, OSError: as `spawn`.
+    """
+    if numa_options is not None:
+        msg = "numa_options are not supported: bind each rank to its node in fn, for instance by os.sched_setaffinity"
+        raise TypeError(msg)
+    _check_callable(fn)
+    context = _start(fn, _checked_args(args), _checked_nprocs(nprocs), daemon=daemon, start_method=start_method)
+    if not join:
+        return context
+    while not context.join():
+        pass
+    return None
+
+
+def _start(
+    fn: Callable[..., object], args: tuple[Any, ...], nprocs: int, *, daemon: bool, start_method: str | None
+) -> ProcessContext:
+    method = multiprocessing.get_context(start_method).get_start_method()
+    backend, _ = backends.choose()
+    launcher, why = launchers.choose(method, backend)
+    _tell_launcher(launcher.name, method, why)
+    if nprocs == 0:
+        return ProcessContext([], [])
+    folder = tempfile.mkdtemp(prefix="spawnx-")
+    try:
+        paths = [os.path.join(folder, f"{rank}.pickle") for rank in range(nprocs)]
+        order = launchers.Order(
+            fn, args, daemon=daemon, start_method=method, report_paths=paths, backend=backend
+        )
+        processes = launchers.launch(launcher, order)
+        try:
+            context = ProcessContext(processes, paths)
+        except BaseException:
+            launchers.abandon(processes)
+            raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # a rank that was ended again may have reported
+        raise
+    context.launcher = launcher.name
+    context.own_folder(folder)
+    return context
+
+
+def _check_callable(fn: object) -> None:
+    if not callable(fn):
+        msg = f"fn must be callable, as each rank calls fn(rank, *args); got {fn!r}"
+        raise TypeError(msg)
+
+
+def _checked_args(args: Iterable[Any]) -> tuple[Any, ...]:
+    try:
+        return tuple(args)
+    except TypeError:
+        if hasattr(type(args), "__iter__"):
+            raise  # it can be iterated: the error is of its own
+        msg = (
+            f"args must be an iterable of what follows the rank, as each rank calls fn(rank, *args); "
+            f"got {type(args).__name__}: did you mean args=({_short(args)},)?"
+        )
+        raise TypeError(msg) from None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else type(value).__name__.lower()
+
+
+def _checked_nprocs(nprocs: SupportsIndex) -> int:
+    try:
+        return max(0, operator.index(nprocs))
+    except TypeError:
+        msg = f"nprocs must be an integer, the number of ranks; got {nprocs!r}"
+        raise TypeError(msg) from None
+
+
+def _tell_launcher(launcher: str, method: str, why: str) -> None:
+    """Say at DEBUG which launcher serves; nobody listens where logging was never imported."""
+    logging = sys.modules.get("logging")
+    if logging is not None:
+        logging.getLogger("spawnx").debug("start_method=%s is served by launcher %s: %s", method, launcher, why)
+
+
+def _wrap(fn: Callable[..., object], i: int, args: Iterable[Any], error_file: str) -> None:
+    """Run one rank in a Process of the caller's own making, for a `ProcessContext` made by hand.
+
+    As the reference's: SIGINT follows the end of the parent, and what `fn` raises is reported in `error_file`. Unlike
+    there, KeyboardInterrupt is raised on: it is no success.
+    """
+    from spawnx.remote import rank, report
+
+    rank.arm_or_leave(backends.choose()[0].name, os.getppid())
+    try:
+        fn(i, *args)
+    except Exception as error:
+        rank.report_raised(error_file, report.RUN, error)
+        sys.exit(1)
