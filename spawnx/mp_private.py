@@ -45,9 +45,8 @@ def close_with(owner: object, *fds: int) -> Callable[[], None]:
 
     multiprocessing's finalizers, unlike `weakref.finalize`, are forgotten in forked children.
     """
-    finalizer: Callable[[], None] = multiprocessing.util.Finalize(
-        owner, multiprocessing.util.close_fds, fds
-    )  # type: ignore[attr-defined]
+    close_fds = multiprocessing.util.close_fds  # type: ignore[attr-defined]
+    finalizer: Callable[[], None] = multiprocessing.util.Finalize(owner, close_fds, fds)
     return finalizer
 
 
@@ -103,7 +102,7 @@ class Collector:
 
     def __enter__(self) -> Collector:
         self._outer = multiprocessing.context.get_spawning_popen()
-        multiprocessing.context.set_spawning_popen(self)
+        multiprocessing.context.set_spawning_popen(self)  # type: ignore[arg-type]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -117,12 +116,16 @@ class Collector:
 
 def _popen_class(start_method: str) -> Any:
     if sys.platform == "win32":
-        from multiprocessing import popen_spawn_win32 as module
-    elif start_method == "forkserver":
-        from multiprocessing import popen_forkserver as module
-    else:
-        from multiprocessing import popen_spawn_posix as module
-    return module.Popen
+        from multiprocessing import popen_spawn_win32
+
+        return popen_spawn_win32.Popen
+    if start_method == "forkserver":
+        from multiprocessing import popen_forkserver
+
+        return popen_forkserver.Popen
+    from multiprocessing import popen_spawn_posix
+
+    return popen_spawn_posix.Popen
 
 
 def hand_over(fds: list[int]) -> list[int]:
@@ -228,10 +231,10 @@ class _Call:
 def _prepare() -> Callable[[dict[str, object]], None]:
     from multiprocessing import spawn
 
-    return spawn.prepare  # type: ignore[attr-defined, no-any-return]
+    return spawn.prepare
 
 
 def _sys_path() -> list[str]:
     """`sys.path` as multiprocessing sends it: '' is the directory in which the program was started."""
-    start = multiprocessing.process.ORIGINAL_DIR
+    start = multiprocessing.process.ORIGINAL_DIR  # type: ignore[attr-defined]
     return [start if entry == "" and start is not None else entry for entry in sys.path]

@@ -61,7 +61,7 @@ class Payload:
     def __reduce__(self) -> tuple[type[Received], tuple[object, int]]:
         numbers = mp_private.hand_over(self._collector.fds)
         assert numbers == self._collector.numbers, "fds were handed over to this rank before its payload's"
-        data = self._inline if self._inline is not None else reduction.DupFd(self._file)  # type: ignore[attr-defined]
+        data = self._inline if self._inline is not None else reduction.DupFd(self._file)
         return Received, (data, self._size)
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ def _dump(obj: object, collector: mp_private.Collector) -> tuple[memoryview, boo
 
     buffer = io.BytesIO()
     pickler = reduction.ForkingPickler(buffer)
-    pickler.dispatch_table = mp_private.WatchedReducers(look)
+    pickler.dispatch_table = mp_private.WatchedReducers(look)  # type: ignore[assignment]  # any mapping will do
     with collector:
         pickler.dump(obj)
     return buffer.getbuffer(), not readers_counted

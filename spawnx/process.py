@@ -29,6 +29,7 @@ class RankProcess(remote.Rank):
     kept: object = None
     status_lost = False
     early_word: mp_private.EarlyWord | None = None
+    _name: str
 
     def __init__(self, context: BaseContext, rank: int, report_path: str, *, daemon: bool) -> None:
         super().__init__(daemon=daemon)

@@ -120,12 +120,13 @@ class Watcher:
         process = self._processes[rank]
         if process.is_alive():  # a sentinel that is a pipe tells the end before the kernel does
             process.join()
-        ours = isinstance(process, RankProcess)
-        if ours:
+        code = process.exitcode
+        lost = code is None
+        if isinstance(process, RankProcess):
+            lost = lost or process.status_lost
             process.kept = None
-        lost = process.exitcode is None or (ours and process.status_lost)
-        code = 255 if process.exitcode is None else process.exitcode
-        told = report.read(self._error_files[rank]) if ours or code != 0 else None
+        told = report.read(self._error_files[rank]) if isinstance(process, RankProcess) or code != 0 else None
+        code = 255 if code is None else code
         return Ended(rank, process.pid or 0, code, status_lost=lost, report=told, seen=time.monotonic())
 
 

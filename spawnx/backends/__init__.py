@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from spawnx import settings
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spawnx.backends.contract import Backend
@@ -35,6 +33,8 @@ def choose() -> tuple[Backend, str]:
         ValueError: `SPAWNX_BACKEND` has no meaning.
         RuntimeError: `SPAWNX_BACKEND` names a backend that this installation lacks.
     """
+    from spawnx import settings  # not at the top: ranks come here by `named`, and read no settings
+
     wanted = settings.BACKEND.read()
     if wanted != "auto":
         return named(wanted), f"{settings.BACKEND.name}={wanted}"

@@ -48,7 +48,7 @@ class ForkLauncher:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _fork_all(order: Order, ranks: Sequence[RankProcess], pids: list[int], mask: set[signal.Signals]) -> None:
+def _fork_all(order: Order, ranks: Sequence[RankProcess], pids: list[int], mask: set[int | signal.Signals]) -> None:
     """Fork every rank; `pids` has those that exist, also when it raises. In a rank it doesn't return."""
     supervisor = os.getpid()
     parent = supervisor if is_lasting_thread() else None
@@ -64,7 +64,7 @@ def _fork_all(order: Order, ranks: Sequence[RankProcess], pids: list[int], mask:
 
 
 def _be_rank(
-    rank: RankProcess, backend: Backend, supervisor: int, parent: int | None, mask: set[signal.Signals]
+    rank: RankProcess, backend: Backend, supervisor: int, parent: int | None, mask: set[int | signal.Signals]
 ) -> None:
     """The whole life of a forked rank. Nothing leaves this function but the process, by its exit."""
     code = 1

@@ -1,0 +1,220 @@
+"""`python -m spawnx`: what spawnx uses here and why, and a first run that is checked and timed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import time
+
+import spawnx
+from spawnx import backends, launchers, selftest, settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
+
+_REPETITIONS = 5
+# Medians of so few runs on a busy machine differ by this much without a cause.
+_NOISE = 1.15
+
+
+def main(arguments: Sequence[str] | None = None, expected: int = selftest.PRIMES_BELOW_LIMIT) -> int:
+    """Run the command.
+
+    Args:
+        arguments: of the command line, without the program.
+        expected: the number of primes that the ranks should find.
+
+    Returns:
+        The exit code: 1 if a rank failed, or the ranks found another number.
+    """
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    try:
+        facts = _facts()
+    except (ValueError, RuntimeError) as error:  # a setting that has no meaning here
+        parser.error(str(error))
+    if not asked.json:
+        _print_facts(facts)
+    try:
+        runs = selftest.compare(asked.ranks, asked.start_method, _REPETITIONS, _progress_line())
+    except (spawnx.ProcessException, OSError, RuntimeError) as error:
+        return _fail(f"the ranks did not run to their end: {error}")
+    result = _result(asked.ranks, asked.start_method, runs, expected)
+    if asked.json:
+        print(json.dumps({**facts, **result}, indent=2))
+    else:
+        _print_result(result, facts["launchers"][asked.start_method]["name"])
+    wrong = [f"{way}'s ranks counted {primes}" for way, primes in result["primes"].items() if primes != expected]
+    if wrong:
+        return _fail(f"there are {expected} primes below {selftest.LIMIT}, but {' and '.join(wrong)}")
+    return 0
+
+
+def _fail(text: str) -> int:
+    print(f"FAILED: {text}", file=sys.stderr)
+    return 1
+
+
+# -- the command line -----------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m spawnx",
+        description="Show what spawnx uses here and why; then start ranks that do a little work, check what "
+        "they return, and time them beside multiprocessing's.",
+    )
+    parser.add_argument(
+        "--ranks",
+        type=_number_of_ranks,
+        default=min(8, max(2, 2 * _cpus())),
+        metavar="N",
+        help="how many ranks to start (default here: %(default)s)",
+    )
+    parser.add_argument(
+        "--start-method",
+        choices=multiprocessing.get_all_start_methods(),
+        default="spawn",
+        help="how to start them (default: %(default)s, as spawnx.spawn does)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead; times in seconds")
+    return parser
+
+
+def _number_of_ranks(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= selftest.MOST_RANKS:
+        msg = f"give a whole number from 1 to {selftest.MOST_RANKS}, not {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
+def _cpus() -> int:
+    """How many CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _progress_line() -> Callable[[int, int], None]:
+    """A line on stderr that counts the runs, if somebody looks on and it takes longer than a second."""
+    began = time.monotonic()
+
+    def show(done: int, runs: int) -> None:
+        if sys.stderr.isatty() and time.monotonic() - began > 1:
+            line = f"\r{done} of {runs} runs" if done < runs else "\r\x1b[K"
+            print(line, end="", file=sys.stderr, flush=True)
+
+    return show
+
+
+# -- what is found out ----------------------------------------------------------------------------------------
+
+
+def _facts() -> dict[str, Any]:
+    """What spawnx uses here, and why.
+
+    Raises:
+        ValueError, RuntimeError: a `SPAWNX_*` variable has no meaning here.
+    """
+    backend, reason = backends.choose()
+    return {
+        "version": spawnx.__version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": platform.platform(),
+        "cpus": _cpus(),
+        "backend": {"name": backend.name, "reason": reason},
+        "launchers": {
+            method: _named(*launchers.choose(method, backend)) for method in multiprocessing.get_all_start_methods()
+        },
+        "features": backend.features(),
+        "settings": {
+            setting.name: {"value": setting.read(), "set": bool(os.environ.get(setting.name))}
+            for setting in settings.ALL
+        },
+    }
+
+
+def _named(launcher: launchers.Launcher, reason: str) -> dict[str, str]:
+    return {"name": launcher.name, "reason": reason}
+
+
+def _result(
+    ranks: int, start_method: str, runs: Mapping[str, Sequence[selftest.Run]], expected: int
+) -> dict[str, Any]:
+    return {
+        "ranks": ranks,
+        "start_method": start_method,
+        "limit": selftest.LIMIT,
+        "primes_expected": expected,
+        # Of several that differ, one that is wrong.
+        "primes": {
+            way: next((run.primes for run in of_way if run.primes != expected), expected)
+            for way, of_way in runs.items()
+        },
+        "repetitions": _REPETITIONS,
+        "medians": {way: _medians(of_way) for way, of_way in runs.items()},
+    }
+
+
+def _medians(runs: Sequence[selftest.Run]) -> dict[str, float]:
+    """In seconds. The total is the median of the totals, not the sum of the medians."""
+    return {
+        what: round(selftest.median([getattr(run, what) for run in runs]), 6) for what in ("start", "join", "total")
+    }
+
+
+# -- what people read -----------------------------------------------------------------------------------------
+
+
+def _print_facts(facts: Mapping[str, Any]) -> None:
+    print(f"spawnx {facts['version']} on {facts['python']}, {facts['platform']}, {facts['cpus']} CPUs\n")
+    backend = facts["backend"]
+    _print_section("backend", [(backend["name"], backend["reason"])])
+    _print_section("launchers", [(m, f"{way['name']}: {way['reason']}") for m, way in facts["launchers"].items()])
+    _print_section("features", facts["features"].items())
+    _print_section(
+        "settings", [(n, s["value"] if s["set"] else f"{s['value']} (default)") for n, s in facts["settings"].items()]
+    )
+    print(flush=True)
+
+
+def _print_section(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    for name, text in rows:
+        print(f"{title:<11}{name:<21}{text}")
+        title = ""
+
+
+def _print_result(result: Mapping[str, Any], launcher: str) -> None:
+    counted = result["primes"]["spawnx"]
+    print(f"{result['ranks']} ranks by {result['start_method']} counted {counted} primes below {result['limit']}.\n")
+    print(f"{'':<19}{'start':>12}{'join':>12}{'total':>12}")
+    for way, medians in result["medians"].items():
+        print(f"{way:<19}" + "".join(f"{1000 * seconds:>9.1f} ms" for seconds in medians.values()))
+    print(
+        f"\nMedians of {result['repetitions']} runs each, taken in turns, of the same work.\n"
+        "start: until the calls that start all ranks have returned. join: from then until all have ended;\n"
+        "whatever of their boot and work was still to be done is in it. So compare the totals.\n"
+        + _compared(result["medians"], launcher)
+    )
+
+
+def _compared(medians: Mapping[str, Mapping[str, float]], launcher: str) -> str:
+    ours, theirs = medians["spawnx"]["total"], medians["multiprocessing"]["total"]
+    if theirs > _NOISE * ours:
+        return f"spawnx was {theirs / ours:.1f} times as fast."
+    told = "The difference is within the noise of so few runs."
+    if ours > _NOISE * theirs:
+        told = f"spawnx was slower here: it took {ours / theirs:.1f} times as long."
+    if launcher == "stdlib":
+        told += " Its ranks were started by multiprocessing, too (see launchers): no gain is to be expected."
+    return told
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""What `python -m spawnx` runs and checks: ranks that do a little real work, beside those of multiprocessing.
+
+Fresh interpreters import this file to find the work, multiprocessing's as well as ours: what only spawnx needs is
+found when it is used, or they would pay for it on both sides of the comparison.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import time
+
+import spawnx
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+LIMIT = 200_000
+PRIMES_BELOW_LIMIT = 17_984  # https://oeis.org/A000720
+# The ranks' counts wait in a pipe until all have been joined: 10 bytes each, in 64 KiB on Linux.
+MOST_RANKS = 4096
+
+
+def primes_between(start: int, stop: int) -> int:
+    """How many primes there are from `start` up to, and without, `stop`: a sieve of that slice alone."""
+    start = max(start, 2)
+    sieve = bytearray(b"\1") * max(0, stop - start)
+    for divisor in range(2, math.isqrt(max(stop, 1) - 1) + 1):
+        first = max(divisor, -(-start // divisor)) * divisor - start
+        sieve[first::divisor] = bytes(len(range(first, len(sieve), divisor)))
+    return sum(sieve)
+
+
+def count_primes(rank: int, ranks: int, limit: int, queue: Any) -> None:
+    """What each rank does: count the primes in its slice, and send the count back."""
+    queue.put(primes_between(limit * rank // ranks, limit * (rank + 1) // ranks))
+
+
+class Run:
+    """One run of all ranks.
+
+    Attributes:
+        primes: how many the ranks counted together.
+        start: seconds until the call, or the loop of calls, that starts all ranks had returned.
+        join: seconds from then until all had ended.
+    """
+
+    __slots__ = ("join", "primes", "start")
+
+    def __init__(self, primes: int, start: float, join: float) -> None:
+        self.primes = primes
+        self.start = start
+        self.join = join
+
+    @property
+    def total(self) -> float:
+        """Seconds in all."""
+        return self.start + self.join
+
+
+def by_spawnx(ranks: int, start_method: str, limit: int = LIMIT) -> Run:
+    """Run the ranks by spawnx.
+
+    Raises:
+        ProcessException: a rank failed.
+        OSError: a rank could not be started; none is left.
+    """
+    queue = multiprocessing.get_context(start_method).SimpleQueue()
+    began = time.perf_counter()
+    # Daemons, here and below, so that Ctrl-C leaves none.
+    context = spawnx.start_processes(
+        count_primes, (ranks, limit, queue), ranks, join=False, daemon=True, start_method=start_method
+    )
+    assert context is not None
+    started = time.perf_counter()
+    while not context.join():
+        pass
+    joined = time.perf_counter()
+    return Run(_sum(queue, ranks), started - began, joined - started)
+
+
+def by_multiprocessing(ranks: int, start_method: str, limit: int = LIMIT) -> Run:
+    """Run the same work by `multiprocessing.Process`.
+
+    Raises:
+        RuntimeError: a rank failed.
+        OSError: a rank could not be started; those that were are ended when this process exits.
+    """
+    context: Any = multiprocessing.get_context(start_method)
+    queue = context.SimpleQueue()
+    began = time.perf_counter()
+    processes = []
+    for rank in range(ranks):
+        process = context.Process(target=count_primes, args=(rank, ranks, limit, queue), daemon=True)
+        process.start()
+        processes.append(process)
+    started = time.perf_counter()
+    for process in processes:
+        process.join()
+    joined = time.perf_counter()
+    _check_exits(processes)
+    return Run(_sum(queue, ranks), started - began, joined - started)
+
+
+def _check_exits(processes: Sequence[Any]) -> None:
+    for rank, process in enumerate(processes):
+        if process.exitcode != 0:
+            msg = f"multiprocessing's process {rank} ended with exit code {process.exitcode}"
+            raise RuntimeError(msg)
+        process.close()
+
+
+def _sum(queue: Any, ranks: int) -> int:
+    """What the ranks counted together; all have ended well, so that every count is there."""
+    total = sum(queue.get() for _ in range(ranks))
+    queue.close()
+    return total
+
+
+WAYS: dict[str, Callable[[int, str], Run]] = {"spawnx": by_spawnx, "multiprocessing": by_multiprocessing}
+
+
+def compare(
+    ranks: int, start_method: str, repetitions: int, progress: Callable[[int, int], None]
+) -> dict[str, list[Run]]:
+    """Run the work both ways, in turns: what else the machine does then disturbs both alike.
+
+    Args:
+        ranks: how many; `MOST_RANKS` at most.
+        start_method: of both.
+        repetitions: runs of each.
+        progress: called after each run with the number of runs that are done, and of all.
+
+    Returns:
+        The runs of each of `WAYS`.
+
+    Raises:
+        ProcessException, RuntimeError, OSError: see the ways.
+    """
+    runs: dict[str, list[Run]] = {way: [] for way in WAYS}
+    turns = [way for turn in range(repetitions) for way in (WAYS if turn % 2 == 0 else reversed(WAYS))]
+    for done, way in enumerate(turns, 1):
+        runs[way].append(WAYS[way](ranks, start_method))
+        progress(done, len(turns))
+    return runs
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle one, or the mean of the two. Not `statistics.median`: ranks would import 40 modules for it."""
+    in_order = sorted(values)
+    return (in_order[(len(in_order) - 1) // 2] + in_order[len(in_order) // 2]) / 2

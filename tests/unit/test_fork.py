@@ -1,0 +1,290 @@
+"""The fork launcher: what may come between a fork and its becoming a rank, forced."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import spawnx
+from spawnx import backends
+from spawnx.backends.python import PythonBackend
+from spawnx.launchers import fork
+from tests import ranks
+from tests.support import ROOT, linux_only, wait_ended
+
+pytestmark = linux_only
+
+
+def failing_after(count: int, call: Callable[..., Any], error: BaseException) -> Callable[..., Any]:
+    """The call, which raises `error` from the count-th time on."""
+    left = [count]
+
+    def wrapped(*args: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise error
+        return call(*args)
+
+    return wrapped
+
+
+def start(nprocs: int, fn: Callable[..., None] = ranks.nothing) -> spawnx.ProcessContext:
+    """Forked ranks, not joined."""
+    context = spawnx.start_processes(fn, (), nprocs, join=False, start_method="fork")
+    assert context is not None
+    assert context.launcher == "fork"
+    return context
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [(errno.EAGAIN, "RLIMIT_NPROC"), (errno.ENOMEM, "too little memory")],
+)
+def test_fork_that_fails_names_rank_errno_and_limit(
+    number: int, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One error says which rank, why, and what to raise; those before it are gone."""
+    monkeypatch.setattr(os, "fork", failing_after(3, os.fork, OSError(number, os.strerror(number))))
+    with pytest.raises(OSError, match="rank 3 of 5 could not be started") as raised:
+        start(5, ranks.stay_as_rank)
+
+    assert number == raised.value.errno
+    assert hint in str(raised.value)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_pidfd_that_cannot_be_opened_leaves_no_rank(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All ranks exist by then: those that are held and those that are not are ended alike."""
+    failing = failing_after(2, os.pidfd_open, OSError(number, os.strerror(number)))
+    monkeypatch.setattr(os, "pidfd_open", failing)
+    with pytest.raises(OSError, match="rank 2 of 5 could not be started: .*open files") as raised:
+        start(5, ranks.stay_as_rank)
+
+    assert number == raised.value.errno
+
+
+def test_soft_limit_of_fds_is_named() -> None:
+    """EMFILE says what `ulimit -n` is."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 20, hard))
+    try:
+        with pytest.raises(OSError, match=f"`ulimit -n`, now {lowest + 20}"):
+            start(100, ranks.stay_as_rank)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_interrupt_in_the_middle_of_a_fork_loses_no_rank() -> None:
+    """The signal is blocked in this thread, but another one may take it: then Python runs the handler here.
+
+    It arrives while a fork is under way, so that the handler runs at the first bytecode after it: where
+    `pids.append(os.fork())` would have lost the pid.
+    """
+    source = """
+        import os, signal, subprocess, sys, threading
+        import spawnx
+        from tests import ranks
+
+        idle = threading.Thread(target=threading.Event().wait, daemon=True)
+        idle.start()  # it takes the signals that the main thread blocks
+        read, write = os.pipe()
+        kill = f"while read line; do sleep 0.002; kill -INT {os.getpid()}; done"
+        killer = subprocess.Popen(["sh", "-c", kill], stdin=read)
+        forks = 0
+
+        def tell_killer():
+            global forks
+            forks += 1
+            if forks == 10:
+                os.write(write, b"now\\n")
+
+        os.register_at_fork(before=tell_killer)
+        interrupted = 0
+        for _ in range(20):
+            forks = 0
+            try:
+                spawnx.start_processes(ranks.nothing, (), 300, start_method="fork")
+            except KeyboardInterrupt:
+                interrupted += forks < 300
+            with open(f"/proc/self/task/{os.getpid()}/children") as file:
+                left = set(map(int, file.read().split())) - {killer.pid}
+            assert not left, f"{len(left)} ranks were lost"
+        assert interrupted > 10, interrupted
+        os.close(write)
+        killer.kill()
+        killer.wait()
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_mask_of_signals_is_the_callers_in_supervisor_and_rank() -> None:
+    """All are blocked while ranks are forked, and none stays so."""
+    queue = multiprocessing.get_context("fork").SimpleQueue()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        spawnx.start_processes(ranks.put_mask, (queue,), 1, start_method="fork")
+        after = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    assert ({signal.SIGUSR2} | before, {signal.SIGUSR2} | before) == (after, queue.get())
+    queue.close()
+
+
+def test_only_one_fd_is_held_per_rank() -> None:
+    """No pipe pairs: one pidfd each."""
+    before = len(os.listdir("/proc/self/fd"))
+    context = start(20, ranks.stay_as_rank)
+    held = len(os.listdir("/proc/self/fd")) - before
+    for process in context.processes:
+        process.kill()
+    context._join_procs_with_timeout(60)
+
+    assert held == 21  # and one selector
+
+
+def test_status_asked_for_in_the_middle_of_reaping_is_the_same() -> None:
+    """A signal handler that looks between the look and the reaping of the interrupted code sees the same code."""
+    context = start(1, ranks.exit_7)
+    process = context.processes[0]
+    wait_ended([process])
+    popen: Any = process._popen  # type: ignore[attr-defined]
+    seen_inside = []
+
+    class Interrupted(PythonBackend):
+        def peek(self, pidfd: int) -> int | None:
+            code = super().peek(pidfd)
+            if not seen_inside:
+                seen_inside.append(None)
+                popen._backend = PythonBackend()
+                seen_inside.append(process.exitcode)  # what a handler would do here
+            return code
+
+    popen._backend = Interrupted()
+
+    assert (7, [None, 7]) == (process.exitcode, seen_inside)
+    with pytest.raises(spawnx.ProcessExitedException, match="exit code 7"):
+        context.join()
+
+
+def test_two_threads_that_ask_get_the_same_status() -> None:
+    """No status is lost to the other one."""
+    context = start(50, ranks.exit_7)
+    wait_ended(context.processes)
+    barrier = threading.Barrier(2)
+    codes: list[list[int | None]] = [[], []]
+
+    def ask(mine: list[int | None]) -> None:
+        for process in context.processes:
+            barrier.wait()
+            mine.append(process.exitcode)
+
+    threads = [threading.Thread(target=ask, args=(mine,)) for mine in codes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    context._join_procs_with_timeout(0)
+
+    assert [[7] * 50, [7] * 50] == codes
+
+
+@pytest.mark.parametrize("ended_before", [False, True])
+def test_status_taken_by_another_reaper_is_a_failure_that_says_so(ended_before: bool) -> None:
+    """Neither a success, nor a hang, nor an OSError."""
+    context = start(2)
+    wait_ended(context.processes)
+    if ended_before:
+        os.waitpid(context.processes[0].pid or 0, 0)
+    else:
+        while os.waitpid(-1, 0)[0] != context.processes[0].pid:
+            pass
+    with pytest.raises(spawnx.ProcessExitedException, match="process 0 ended, but another reaper took its exit status"):
+        while not context.join():
+            pass
+
+
+def test_rank_reaped_before_it_is_held_is_never_signalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With SIGCHLD ignored the kernel reaps: the pid may be a stranger's by the time we look."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    real_open = PythonBackend.open_pidfd
+
+    def open_late(self: PythonBackend, pid: int) -> int:
+        while os.path.exists(f"/proc/{pid}"):  # until it is gone
+            threading.Event().wait(0.001)
+        return real_open(self, pid)
+
+    sent: list[int] = []
+    monkeypatch.setattr(PythonBackend, "open_pidfd", open_late)
+    monkeypatch.setattr(os, "kill", lambda pid, _: sent.append(pid))
+    try:
+        context = start(1)
+        with pytest.raises(spawnx.ProcessExitedException, match="another reaper took its exit status"):
+            context.join()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+    assert sent == []
+
+
+def test_backend_that_has_no_pidfds_leaves_fork_to_the_standard_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old kernel, or a sandbox that forbids them."""
+    monkeypatch.setattr(PythonBackend, "has_pidfd", lambda _: False)
+    context = spawnx.start_processes(ranks.nothing, (), 2, join=False, start_method="fork")
+    assert context is not None
+    while not context.join():
+        pass
+
+    assert context.launcher == "stdlib"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+def test_kernel_that_refuses_pidfds_is_believed_for_good(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENOSYS and EPERM are no passing failures."""
+    calls = []
+
+    def refuse(_: int) -> int:
+        calls.append(1)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("spawnx.backends.python._has_pidfd", None)
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+
+    assert (False, False, [1]) == (backends.named("python").has_pidfd(), PythonBackend().has_pidfd(), calls)
+
+
+def test_forked_child_never_returns_whatever_its_exit_code() -> None:
+    """`sys.exit(2**40)` is no int for os._exit: the child must not run on as a second supervisor."""
+    with pytest.raises(spawnx.ProcessExitedException, match="exit code 255"):
+        spawnx.start_processes(ranks.do, (ranks.exit_with, 2**40), 1, start_method="fork")
+
+
+def test_popen_waits_no_longer_than_asked() -> None:
+    """0 and less only look."""
+    context = start(1, ranks.stay_as_rank)
+    popen: Any = context.processes[0]._popen  # type: ignore[attr-defined]
+    waits = [popen.wait(0), popen.wait(-1), popen.wait(0.01)]
+    popen.kill()
+    code = popen.wait(None)
+    context._join_procs_with_timeout(0)
+
+    assert ([None, None, None], -signal.SIGKILL) == (waits, code)
+    assert isinstance(popen, fork.Popen)

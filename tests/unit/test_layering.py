@@ -1,0 +1,66 @@
+"""Who may import whom: imports point one way."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "spawnx"
+
+# module or subpackage -> what of spawnx it may import. Whatever isn't named here may import nothing.
+ALLOWED = {
+    "__init__": {"spawn", "context", "errors", "settings", "backends"},
+    "__main__": {"selftest", "spawn", "backends", "launchers", "settings"},
+    "selftest": {"spawn", "backends", "launchers", "settings"},
+    "spawn": {"context", "launchers", "backends", "errors", "settings", "remote.rank", "remote.report"},
+    "context": {"watcher", "verdict", "teardown", "backends", "errors"},
+    "launchers": {"launchers", "process", "payload", "mp_private", "backends", "settings", "remote.rank"},
+    "watcher": {"process", "backends", "remote.report"},
+    "verdict": {"watcher"},
+    "process": {"payload", "mp_private", "remote.rank"},
+    "payload": {"mp_private", "remote.rank"},
+    "backends": {"backends", "settings"},
+    # What runs in a rank: never the supervisor's side, but the backend that arms it.
+    "remote": {"remote", "backends", "mp_private"},
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules of spawnx that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "spawnx":
+            found |= {alias.name for alias in node.names if alias.name != "__version__"}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spawnx."):
+            module = str(node.module).removeprefix("spawnx.")
+            found |= {f"{module}.{alias.name}" for alias in node.names} if module == "remote" else {module}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("spawnx.") for alias in node.names if alias.name.startswith("spawnx")}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_each_module_imports_only_what_the_table_allows(path: Path) -> None:
+    """Imports follow the table, so that no rank loads the supervisor's side and no circle closes."""
+    name = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    allowed = ALLOWED.get(name, set())
+    forbidden = {module for module in imports_of(path) if not ({module, module.split(".")[0]} & allowed)}
+
+    assert set() == forbidden
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_private_names_of_multiprocessing_are_used_in_one_file(path: Path) -> None:
+    """Only `mp_private` knows what multiprocessing doesn't promise."""
+    uses = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            root = node.value
+            while isinstance(root, ast.Attribute):
+                root = root.value
+            if isinstance(root, ast.Name) and root.id in {"multiprocessing", "util", "forkserver", "reduction"}:
+                uses.add(ast.unparse(node))
+
+    assert path.name == "mp_private.py" or uses == set()

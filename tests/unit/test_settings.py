@@ -1,0 +1,46 @@
+"""The SPAWNX_* variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spawnx import settings
+
+
+@pytest.mark.parametrize("setting", settings.ALL, ids=lambda setting: setting.name)
+def test_unset_or_empty_variable_is_the_default(setting: settings.Choice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first choice is the default."""
+    monkeypatch.delenv(setting.name, raising=False)
+    unset = setting.read()
+    monkeypatch.setenv(setting.name, " ")
+    empty = setting.read()
+
+    assert (setting.choices[0], setting.choices[0]) == (unset, empty)
+
+
+@pytest.mark.parametrize("setting", settings.ALL, ids=lambda setting: setting.name)
+def test_unknown_value_is_refused_with_the_choices(setting: settings.Choice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable and what it may be."""
+    monkeypatch.setenv(setting.name, "nonsense")
+    with pytest.raises(ValueError, match=setting.name) as raised:
+        setting.read()
+
+    assert all(choice in str(raised.value) for choice in setting.choices)
+
+
+def test_case_and_spaces_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a shell script is likely to get wrong is understood."""
+    monkeypatch.setenv("SPAWNX_LAUNCHER", " Stdlib ")
+
+    assert settings.LAUNCHER.read() == "stdlib"
+
+
+@pytest.mark.parametrize("setting", settings.ALL, ids=lambda setting: setting.name)
+def test_every_variable_is_documented(setting: settings.Choice) -> None:
+    """The page of settings names each variable and each choice."""
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+
+    assert f"`{setting.name}`" in page
+    assert all(f"`{choice}`" in page for choice in setting.choices)
