@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     from multiprocessing import *  # noqa: F403
     from types import ModuleType
 
-    from spawnx.context import ProcessContext, SpawnContext
-    from spawnx.errors import ProcessException, ProcessExitedException, ProcessRaisedException
-    from spawnx.settings import ENV_VAR_PARALLEL_START
-    from spawnx.spawn import spawn, start_processes
+    from spawnx.context import ProcessContext as ProcessContext
+    from spawnx.context import SpawnContext as SpawnContext
+    from spawnx.errors import ProcessException as ProcessException
+    from spawnx.errors import ProcessExitedException as ProcessExitedException
+    from spawnx.errors import ProcessRaisedException as ProcessRaisedException
+    from spawnx.settings import ENV_VAR_PARALLEL_START as ENV_VAR_PARALLEL_START
+    from spawnx.spawn import spawn as spawn
+    from spawnx.spawn import start_processes as start_processes
 
     backend: str
     backend_reason: str

@@ -50,7 +50,9 @@ def main(arguments: Sequence[str] | None = None, expected: int = selftest.PRIMES
         print(json.dumps({**facts, **result}, indent=2))
     else:
         _print_result(result, facts["launchers"][asked.start_method]["name"])
-    wrong = [f"{way}'s ranks counted {primes}" for way, primes in result["primes"].items() if primes != expected]
+    wrong = [
+        f"{way}'s ranks counted {primes}" for way, primes in result["primes"].items() if primes != expected
+    ]
     if wrong:
         return _fail(f"there are {expected} primes below {selftest.LIMIT}, but {' and '.join(wrong)}")
     return 0
@@ -130,7 +132,8 @@ def _facts() -> dict[str, Any]:
         "cpus": _cpus(),
         "backend": {"name": backend.name, "reason": reason},
         "launchers": {
-            method: _named(*launchers.choose(method, backend)) for method in multiprocessing.get_all_start_methods()
+            method: _named(*launchers.choose(method, backend))
+            for method in multiprocessing.get_all_start_methods()
         },
         "features": backend.features(),
         "settings": {
@@ -165,7 +168,8 @@ def _result(
 def _medians(runs: Sequence[selftest.Run]) -> dict[str, float]:
     """In seconds. The total is the median of the totals, not the sum of the medians."""
     return {
-        what: round(selftest.median([getattr(run, what) for run in runs]), 6) for what in ("start", "join", "total")
+        what: round(selftest.median([getattr(run, what) for run in runs]), 6)
+        for what in ("start", "join", "total")
     }
 
 
@@ -176,10 +180,13 @@ def _print_facts(facts: Mapping[str, Any]) -> None:
     print(f"spawnx {facts['version']} on {facts['python']}, {facts['platform']}, {facts['cpus']} CPUs\n")
     backend = facts["backend"]
     _print_section("backend", [(backend["name"], backend["reason"])])
-    _print_section("launchers", [(m, f"{way['name']}: {way['reason']}") for m, way in facts["launchers"].items()])
+    _print_section(
+        "launchers", [(m, f"{way['name']}: {way['reason']}") for m, way in facts["launchers"].items()]
+    )
     _print_section("features", facts["features"].items())
     _print_section(
-        "settings", [(n, s["value"] if s["set"] else f"{s['value']} (default)") for n, s in facts["settings"].items()]
+        "settings",
+        [(n, s["value"] if s["set"] else f"{s['value']} (default)") for n, s in facts["settings"].items()],
     )
     print(flush=True)
 
@@ -192,7 +199,9 @@ def _print_section(title: str, rows: Iterable[tuple[str, str]]) -> None:
 
 def _print_result(result: Mapping[str, Any], launcher: str) -> None:
     counted = result["primes"]["spawnx"]
-    print(f"{result['ranks']} ranks by {result['start_method']} counted {counted} primes below {result['limit']}.\n")
+    print(
+        f"{result['ranks']} ranks by {result['start_method']} counted {counted} primes below {result['limit']}.\n"
+    )
     print(f"{'':<19}{'start':>12}{'join':>12}{'total':>12}")
     for way, medians in result["medians"].items():
         print(f"{way:<19}" + "".join(f"{1000 * seconds:>9.1f} ms" for seconds in medians.values()))

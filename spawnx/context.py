@@ -182,12 +182,17 @@ def _logger() -> Logger:
 def _warn(signum: int, processes: Sequence[BaseProcess]) -> None:
     """One warning per process in the reference's words, or one in all if there are many."""
     if signum == teardown.SIGTERM:
-        each, all_ = "Terminating process %s via signal SIGTERM", "Terminating %d processes via signal SIGTERM"
+        each, all_ = (
+            "Terminating process %s via signal SIGTERM",
+            "Terminating %d processes via signal SIGTERM",
+        )
     else:
         each = "Unable to shutdown process %s via SIGTERM , forcefully exiting via SIGKILL"
         all_ = "Unable to shutdown %d processes via SIGTERM , forcefully exiting via SIGKILL"
     if len(processes) > _WARN_EACH:
-        _logger().warning(all_ + ": process %s to process %s", len(processes), processes[0].pid, processes[-1].pid)
+        _logger().warning(
+            all_ + ": process %s to process %s", len(processes), processes[0].pid, processes[-1].pid
+        )
         return
     for process in processes:
         _logger().warning(each, process.pid)

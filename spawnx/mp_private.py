@@ -33,6 +33,20 @@ def check_may_start(process: multiprocessing.process.BaseProcess) -> None:
         raise AssertionError(msg)
 
 
+def start_method_of(process_class: type[multiprocessing.process.BaseProcess]) -> str:
+    """The start method of a context's Process class."""
+    method: str = process_class._start_method  # type: ignore[attr-defined]
+    return method
+
+
+def launch_as(
+    process_class: type[multiprocessing.process.BaseProcess], process: multiprocessing.process.BaseProcess
+) -> object:
+    """Launch `process` as multiprocessing launches those of that class; returns its Popen."""
+    popen: object = process_class._Popen(process)  # type: ignore[attr-defined]
+    return popen
+
+
 def adopt(process: multiprocessing.process.BaseProcess, popen: object, sentinel: int) -> None:
     """Make `process` a started one: `active_children()` lists it, and it is joined or terminated at exit."""
     process._popen = popen  # type: ignore[attr-defined]
@@ -66,7 +80,7 @@ def forkserver_pid() -> int:
 # -- pickling for ranks that don't exist yet ------------------------------------------------------------------
 
 
-class NeedsChild(Exception):
+class NeedsChild(Exception):  # noqa: N818 - no error, but a reason to go another way
     """Something can be pickled only for a child that exists: handles on Windows are duplicated into it."""
 
 
@@ -91,7 +105,10 @@ class Collector:
         return self._fds
 
     def duplicate_for_child(self, fd: int) -> int:
-        """See `popen_spawn_posix.Popen`. Each number once: exec refuses repeated fds, and each reader closes its own."""
+        """See `popen_spawn_posix.Popen`. Each number once.
+
+        exec refuses repeated fds, and each reader closes its own.
+        """
         if sys.platform == "win32":
             raise NeedsChild
         if fd in self._fds:
@@ -100,13 +117,14 @@ class Collector:
         self.numbers.append(self._number(self, fd))
         return self.numbers[-1]
 
-    def __enter__(self) -> Collector:
-        self._outer = multiprocessing.context.get_spawning_popen()
+    def dump(self, pickler: reduction.ForkingPickler, obj: object) -> None:
+        """Pickle `obj` as if for a new child, collecting what is handed over."""
+        outer = multiprocessing.context.get_spawning_popen()
         multiprocessing.context.set_spawning_popen(self)  # type: ignore[arg-type]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        multiprocessing.context.set_spawning_popen(self._outer)
+        try:
+            pickler.dump(obj)
+        finally:
+            multiprocessing.context.set_spawning_popen(outer)
 
     def close(self) -> None:
         """Close the duplicates that were made; when every rank has its own."""
@@ -161,6 +179,12 @@ class WatchedReducers:
 
 
 # -- inside a rank --------------------------------------------------------------------------------------------
+
+
+def bootstrap(process: multiprocessing.process.BaseProcess, parent_sentinel: int | None) -> int:
+    """Be `process`, from multiprocessing's first finalizer to its last; returns the exit code."""
+    code: int = process._bootstrap(parent_sentinel=parent_sentinel)  # type: ignore[attr-defined]
+    return code
 
 
 def begin_forked() -> None:

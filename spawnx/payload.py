@@ -60,7 +60,8 @@ class Payload:
 
     def __reduce__(self) -> tuple[type[Received], tuple[object, int]]:
         numbers = mp_private.hand_over(self._collector.fds)
-        assert numbers == self._collector.numbers, "fds were handed over to this rank before its payload's"
+        if numbers != self._collector.numbers:
+            raise RuntimeError("fds were handed over to this rank before those of its payload")
         data = self._inline if self._inline is not None else reduction.DupFd(self._file)
         return Received, (data, self._size)
 
@@ -128,8 +129,7 @@ def _dump(obj: object, collector: mp_private.Collector) -> tuple[memoryview, boo
     buffer = io.BytesIO()
     pickler = reduction.ForkingPickler(buffer)
     pickler.dispatch_table = mp_private.WatchedReducers(look)  # type: ignore[assignment]  # any mapping will do
-    with collector:
-        pickler.dump(obj)
+    collector.dump(pickler, obj)
     return buffer.getbuffer(), not readers_counted
 
 
@@ -137,7 +137,7 @@ def _may_be_shared(rebuild: object) -> bool:
     module = str(getattr(rebuild, "__module__", None))
     if module == "torch.multiprocessing.reductions":
         return getattr(rebuild, "__name__", None) in _TORCH_SHAREABLE
-    return module == "builtins" or module.split(".")[0] == "multiprocessing"
+    return module == "builtins" or module.partition(".")[0] == "multiprocessing"
 
 
 def _write_all(file: int, data: memoryview) -> None:
@@ -145,7 +145,9 @@ def _write_all(file: int, data: memoryview) -> None:
         data = data[os.write(file, data) :]
 
 
-def _explain(error: Exception, fn: Callable[..., object], args: tuple[object, ...], start_method: str) -> None:
+def _explain(
+    error: Exception, fn: Callable[..., object], args: tuple[object, ...], start_method: str
+) -> None:
     """Say in the error's own text what could not be pickled, and what to do. Its type stays what callers catch."""
     what = _culprit(fn, args, start_method)
     if what == "fn":
@@ -159,12 +161,15 @@ def _explain(error: Exception, fn: Callable[..., object], args: tuple[object, ..
     text = f"{what} can't be sent to the ranks, as start_method={start_method!r} pickles it: {cure}"
     if len(error.args) == 1 and isinstance(error.args[0], str):
         error.args = (f"{error.args[0]}\n{text}",)
-    elif sys.version_info >= (3, 11):  # an exception of the user's own making, whose args have their own meaning
+    elif sys.version_info >= (
+        3,
+        11,
+    ):  # an exception of the user's own making, whose args have their own meaning
         error.add_note(text)
 
 
 def _culprit(fn: Callable[..., object], args: tuple[object, ...], start_method: str) -> str:
-    """Which of them fails when it is pickled alone: "fn", "args[2]", …"""
+    """Which of them fails when it is pickled alone, such as "fn" or "args[2]"."""
     for name, obj in [("fn", fn), *((f"args[{i}]", arg) for i, arg in enumerate(args))]:
         collector = mp_private.Collector(start_method)
         try:

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.context import BaseContext
-    from typing import Any
+    from multiprocessing.process import BaseProcess
 
     from spawnx.payload import Payload
 
@@ -33,10 +33,10 @@ class RankProcess(remote.Rank):
 
     def __init__(self, context: BaseContext, rank: int, report_path: str, *, daemon: bool) -> None:
         super().__init__(daemon=daemon)
-        self._process_class: Any = context.Process  # type: ignore[attr-defined]
+        self._process_class: type[BaseProcess] = context.Process  # type: ignore[attr-defined]
         # Named as the class of the reference's processes is: "SpawnProcess-1".
         self.name = self.name.replace(type(self).__name__, self._process_class.__name__, 1)
-        self._start_method = self._process_class._start_method
+        self._start_method = mp_private.start_method_of(self._process_class)
         self._rank = rank
         self._report_path = report_path
 
@@ -47,7 +47,7 @@ class RankProcess(remote.Rank):
     def _Popen(self, _: RankProcess) -> object:  # noqa: N802 - the hook by which BaseProcess.start launches
         plain, self._name = self._name, self.early_word or self._name
         try:
-            return self._process_class._Popen(self)
+            return mp_private.launch_as(self._process_class, self)
         finally:
             self._name = plain
 
@@ -58,7 +58,7 @@ class RankProcess(remote.Rank):
 
     def forget_call(self) -> None:
         """Hold what was given no longer: the rank has been started with it."""
-        self._call = None
+        del self._call
 
     def close(self) -> None:
         """Release the process, which must have ended."""

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, SupportsIndex
 
+# How many characters of an argument an error message shows.
+_SHORT = 40
+
 __all__ = [
     "ENV_VAR_PARALLEL_START",
     "ProcessContext",
@@ -79,7 +82,7 @@ def start_processes(
     daemon: bool = False,  # noqa: FBT001, FBT002
     start_method: str | None = "spawn",
     *,
-    numa_options: None = None,
+    numa_options: object = None,
 ) -> ProcessContext | None:
     """Start `nprocs` ranks that run `fn(rank, *args)`, by any start method. See `spawn`.
 
@@ -102,7 +105,9 @@ def start_processes(
         msg = "numa_options are not supported: bind each rank to its node in fn, for instance by os.sched_setaffinity"
         raise TypeError(msg)
     _check_callable(fn)
-    context = _start(fn, _checked_args(args), _checked_nprocs(nprocs), daemon=daemon, start_method=start_method)
+    context = _start(
+        fn, _checked_args(args), _checked_nprocs(nprocs), daemon=daemon, start_method=start_method
+    )
     if not join:
         return context
     while not context.join():
@@ -160,7 +165,7 @@ def _checked_args(args: Iterable[Any]) -> tuple[Any, ...]:
 
 def _short(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= 40 else type(value).__name__.lower()
+    return text if len(text) <= _SHORT else type(value).__name__.lower()
 
 
 def _checked_nprocs(nprocs: SupportsIndex) -> int:
@@ -175,7 +180,9 @@ def _tell_launcher(launcher: str, method: str, why: str) -> None:
     """Say at DEBUG which launcher serves; nobody listens where logging was never imported."""
     logging = sys.modules.get("logging")
     if logging is not None:
-        logging.getLogger("spawnx").debug("start_method=%s is served by launcher %s: %s", method, launcher, why)
+        logging.getLogger("spawnx").debug(
+            "start_method=%s is served by launcher %s: %s", method, launcher, why
+        )
 
 
 def _wrap(fn: Callable[..., object], i: int, args: Iterable[Any], error_file: str) -> None:
@@ -189,6 +196,6 @@ def _wrap(fn: Callable[..., object], i: int, args: Iterable[Any], error_file: st
     rank.arm_or_leave(backends.choose()[0].name, os.getppid())
     try:
         fn(i, *args)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
         rank.report_raised(error_file, report.RUN, error)
         sys.exit(1)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def in_order(failures: Iterable[Ended]) -> list[Ended]:
-    """The failures, the earliest first: a raise has the time at which it was raised, a silent end the time it was seen."""
+    """The failures, the earliest first: a raise has its own time, a silent end the time at which it was seen."""
     return sorted(failures, key=_time)
 
 

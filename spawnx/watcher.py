@@ -69,7 +69,9 @@ class Watcher:
         ended: the ranks that have ended and were not taken yet, in the order in which they were seen.
     """
 
-    def __init__(self, processes: Sequence[BaseProcess], error_files: Sequence[str], backend: Backend) -> None:
+    def __init__(
+        self, processes: Sequence[BaseProcess], error_files: Sequence[str], backend: Backend
+    ) -> None:
         self.ended: dict[int, Ended] = {}
         self._processes = processes
         self._error_files = error_files

@@ -132,7 +132,9 @@ def _limit(errno_: int) -> str:
 
     if errno_ == errno.EAGAIN:
         soft = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-        return f"too many processes: raise RLIMIT_NPROC (`ulimit -u`, now {soft}) or the container's pids limit"
+        return (
+            f"too many processes: raise RLIMIT_NPROC (`ulimit -u`, now {soft}) or the container's pids limit"
+        )
     if errno_ == errno.EMFILE:
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return f"too many open files: raise RLIMIT_NOFILE (`ulimit -n`, now {soft})"

@@ -48,7 +48,9 @@ class ForkLauncher:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _fork_all(order: Order, ranks: Sequence[RankProcess], pids: list[int], mask: set[int | signal.Signals]) -> None:
+def _fork_all(
+    order: Order, ranks: Sequence[RankProcess], pids: list[int], mask: set[int | signal.Signals]
+) -> None:
     """Fork every rank; `pids` has those that exist, also when it raises. In a rank it doesn't return."""
     supervisor = os.getpid()
     parent = supervisor if is_lasting_thread() else None
@@ -73,7 +75,7 @@ def _be_rank(
             remote.arm_or_leave(backend.name, parent)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         mp_private.begin_forked()
-        code = rank._bootstrap(parent_sentinel=_open_parent(supervisor))
+        code = mp_private.bootstrap(rank, _open_parent(supervisor))
     except BaseException:  # noqa: BLE001 - what user code raises was dealt with: this is a fault of ours, or a signal
         import traceback
 

@@ -56,7 +56,9 @@ class _BootReporter:
         self._outer = sys.excepthook
         sys.excepthook = self
 
-    def __call__(self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    def __call__(
+        self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
         if issubclass(kind, Exception) and os.getpid() == self._pid:
             from spawnx.remote import report
 
@@ -82,7 +84,7 @@ class Rank(BaseProcess):
     _rank: int
     _report_path: str
     _start_method: str
-    _call: Call | Received | None
+    _call: Call | Received
 
     def run(self) -> None:
         """Call the function; report what it raises, and exit with 1.
@@ -95,10 +97,8 @@ class Rank(BaseProcess):
         _boot_reporter.remove()
         stage = report.UNPICKLE
         try:
-            call, self._call = self._call, None
-            assert call is not None
-            fn, args = call.take()
-            del call
+            fn, args = self._call.take()
+            del self._call  # a payload need not live as long as the rank
             stage = report.RUN
             fn(self._rank, *args)
         except KeyboardInterrupt:
@@ -110,7 +110,7 @@ class Rank(BaseProcess):
             sys.exit(1)
 
     def _bootstrap(self, parent_sentinel: int | None = None) -> int:
-        """Run as multiprocessing has it; a rank that was interrupted then dies by SIGINT, so that the end is told true."""
+        """Run as multiprocessing has it; a rank that was interrupted then dies by SIGINT, so that the end is true."""
         self._pid = os.getpid()
         self._interrupted = False
         code: int = super()._bootstrap(parent_sentinel)  # type: ignore[misc]

@@ -11,9 +11,10 @@ PACKAGE = Path(__file__).parents[2] / "spawnx"
 
 # module or subpackage -> what of spawnx it may import. Whatever isn't named here may import nothing.
 ALLOWED = {
+    # Users of the public names (`spawnx`), as anybody.
+    "__main__": {"spawnx", "selftest", "backends", "launchers", "settings"},
+    "selftest": {"spawnx", "backends", "launchers", "settings"},
     "__init__": {"spawn", "context", "errors", "settings", "backends"},
-    "__main__": {"selftest", "spawn", "backends", "launchers", "settings"},
-    "selftest": {"spawn", "backends", "launchers", "settings"},
     "spawn": {"context", "launchers", "backends", "errors", "settings", "remote.rank", "remote.report"},
     "context": {"watcher", "verdict", "teardown", "backends", "errors"},
     "launchers": {"launchers", "process", "payload", "mp_private", "backends", "settings", "remote.rank"},
@@ -37,11 +38,15 @@ def imports_of(path: Path) -> set[str]:
             module = str(node.module).removeprefix("spawnx.")
             found |= {f"{module}.{alias.name}" for alias in node.names} if module == "remote" else {module}
         elif isinstance(node, ast.Import):
-            found |= {alias.name.removeprefix("spawnx.") for alias in node.names if alias.name.startswith("spawnx")}
+            found |= {
+                alias.name.removeprefix("spawnx.") for alias in node.names if alias.name.startswith("spawnx")
+            }
     return found
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
 def test_each_module_imports_only_what_the_table_allows(path: Path) -> None:
     """Imports follow the table, so that no rank loads the supervisor's side and no circle closes."""
     name = path.relative_to(PACKAGE).with_suffix("").parts[0]
@@ -51,7 +56,9 @@ def test_each_module_imports_only_what_the_table_allows(path: Path) -> None:
     assert set() == forbidden
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
 def test_private_names_of_multiprocessing_are_used_in_one_file(path: Path) -> None:
     """Only `mp_private` knows what multiprocessing doesn't promise."""
     uses = set()
@@ -60,7 +67,12 @@ def test_private_names_of_multiprocessing_are_used_in_one_file(path: Path) -> No
             root = node.value
             while isinstance(root, ast.Attribute):
                 root = root.value
-            if isinstance(root, ast.Name) and root.id in {"multiprocessing", "util", "forkserver", "reduction"}:
+            if isinstance(root, ast.Name) and root.id in {
+                "multiprocessing",
+                "util",
+                "forkserver",
+                "reduction",
+            }:
                 uses.add(ast.unparse(node))
 
     assert path.name == "mp_private.py" or uses == set()

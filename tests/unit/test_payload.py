@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import io
 import multiprocessing
 import os
 import pickle
@@ -64,9 +65,9 @@ def shared_by_all(payloads: Payloads) -> bool:
 
 def travel(payload: Payload | Call, method: str) -> tuple[Received, list[int]]:
     """Pickle a payload as a rank's Popen does; return what arrives, and the fds that were handed over."""
-    with mp_private.Collector(method) as collector:
-        data = reduction.ForkingPickler.dumps(payload)
-    return pickle.loads(data), collector.fds
+    collector, buffer = mp_private.Collector(method), io.BytesIO()
+    collector.dump(reduction.ForkingPickler(buffer), payload)
+    return pickle.loads(buffer.getbuffer()), collector.fds
 
 
 def test_plain_arguments_are_pickled_once(method: str) -> None:
@@ -148,11 +149,11 @@ def test_payload_arrives_whole(method: str, size: int) -> None:
 def test_large_payload_stays_out_of_the_message(method: str) -> None:
     """The message fits into a pipe, so that the supervisor never waits for a rank to read it."""
     payloads = Payloads(ranks.nothing, (b"x" * 10_000_000,), method)
-    with mp_private.Collector(method):
-        message = reduction.ForkingPickler.dumps(payloads.for_rank())
+    message = io.BytesIO()
+    mp_private.Collector(method).dump(reduction.ForkingPickler(message), payloads.for_rank())
     payloads.close()
 
-    assert len(message) < 1000
+    assert len(message.getbuffer()) < 1000
 
 
 @posix_only

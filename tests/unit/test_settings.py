@@ -10,7 +10,9 @@ from spawnx import settings
 
 
 @pytest.mark.parametrize("setting", settings.ALL, ids=lambda setting: setting.name)
-def test_unset_or_empty_variable_is_the_default(setting: settings.Choice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unset_or_empty_variable_is_the_default(
+    setting: settings.Choice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first choice is the default."""
     monkeypatch.delenv(setting.name, raising=False)
     unset = setting.read()
@@ -21,7 +23,9 @@ def test_unset_or_empty_variable_is_the_default(setting: settings.Choice, monkey
 
 
 @pytest.mark.parametrize("setting", settings.ALL, ids=lambda setting: setting.name)
-def test_unknown_value_is_refused_with_the_choices(setting: settings.Choice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_value_is_refused_with_the_choices(
+    setting: settings.Choice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The error names the variable and what it may be."""
     monkeypatch.setenv(setting.name, "nonsense")
     with pytest.raises(ValueError, match=setting.name) as raised:

@@ -58,7 +58,9 @@ def test_time_over_returns_nothing(
     assert watch.wait(timeout) == []
 
 
-def test_discarding_twice_is_discarding_once(watch: SelectorWatch | SentinelWatch, pipes: list[tuple[int, int]]) -> None:
+def test_discarding_twice_is_discarding_once(
+    watch: SelectorWatch | SentinelWatch, pipes: list[tuple[int, int]]
+) -> None:
     """A signal handler may have been here before."""
     watch.add(pipes[0][0], 0)
     watch.discard(pipes[0][0])
@@ -86,7 +88,9 @@ def test_signal_whose_handler_returns_does_not_end_the_wait(
     assert ([0], [1]) == (ready, calls)
 
 
-def test_wait_lasts_as_long_as_asked(watch: SelectorWatch | SentinelWatch, pipes: list[tuple[int, int]]) -> None:
+def test_wait_lasts_as_long_as_asked(
+    watch: SelectorWatch | SentinelWatch, pipes: list[tuple[int, int]]
+) -> None:
     """Not shorter: a caller that loops until a deadline would spin."""
     watch.add(pipes[0][0], 0)
     start = time.monotonic()
