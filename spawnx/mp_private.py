@@ -7,10 +7,12 @@ for ranks that don't exist yet, and to get a word in before a fresh interpreter 
 from __future__ import annotations
 
 import copyreg
+import io
 import multiprocessing.context
 import multiprocessing.process
 import multiprocessing.util
 import os
+import signal
 import sys
 from multiprocessing import popen_fork, reduction
 
@@ -18,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from spawnx.backends.contract import Program
 
 
 def check_may_start(process: multiprocessing.process.BaseProcess) -> None:
@@ -47,11 +51,27 @@ def launch_as(
     return popen
 
 
+def identity_of(process: multiprocessing.process.BaseProcess) -> tuple[int, ...]:
+    """The numbers by which multiprocessing tells processes apart: the parent's, and one more."""
+    identity: tuple[int, ...] = process._identity  # type: ignore[attr-defined]
+    return identity
+
+
 def adopt(process: multiprocessing.process.BaseProcess, popen: object, sentinel: int) -> None:
     """Make `process` a started one: `active_children()` lists it, and it is joined or terminated at exit."""
     process._popen = popen  # type: ignore[attr-defined]
     process._sentinel = sentinel  # type: ignore[attr-defined]
     multiprocessing.process._children.add(process)  # type: ignore[attr-defined]
+
+
+def forget(process: multiprocessing.process.BaseProcess) -> None:
+    """Let `active_children()` list an ended process no longer."""
+    multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+
+
+def popen_of(process: multiprocessing.process.BaseProcess) -> Any:
+    """What is behind a started process; None before, and after `close()`."""
+    return process._popen  # type: ignore[attr-defined]
 
 
 def close_with(owner: object, *fds: int) -> Callable[[], None]:
@@ -75,6 +95,49 @@ def forkserver_pid() -> int:
 
     forkserver.ensure_running()
     return int(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
+
+
+def launch_program(program: Program) -> int:
+    """Start a program with only the given fds and an own mask of signals, by what multiprocessing starts its ranks."""
+    # The standard library can't be told a mask: the child has the one that is in force here.
+    before = signal.pthread_sigmask(signal.SIG_SETMASK, program.mask)
+    try:
+        return int(multiprocessing.util.spawnv_passfds(os.fsencode(program.argv[0]), program.argv, program.keep))  # type: ignore[attr-defined]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def interpreter_command(module: str, function: str, **arguments: object) -> list[str]:
+    """The command line of a fresh interpreter, with the flags and options of this one, that makes a call.
+
+    What it imports must be found before `sys.path` is known there: the place of spawnx is added, at the end.
+    """
+    from multiprocessing import spawn
+
+    place = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    code = f"import sys; sys.path.append({place!r}); from {module} import {function}; {function}({call})"
+    flags: list[str] = multiprocessing.util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [os.fsdecode(spawn.get_executable()), *flags, "-c", code, "--multiprocessing-fork"]
+
+
+def preparation_data(name: str) -> dict[str, object]:
+    """What a fresh interpreter is told before it imports the main module.
+
+    Raises:
+        RuntimeError: this process is itself importing its main module for a rank, which has no main guard.
+    """
+    from multiprocessing import spawn
+
+    return spawn.get_preparation_data(name)
+
+
+def resource_tracker_fd() -> int:
+    """The fd by which a child reaches this process's resource tracker, which is started if need be."""
+    from multiprocessing import resource_tracker
+
+    fd: int = resource_tracker.getfd()  # type: ignore[attr-defined]
+    return fd
 
 
 # -- pickling for ranks that don't exist yet ------------------------------------------------------------------
@@ -176,6 +239,24 @@ class WatchedReducers:
             return reduced
 
         return reduce_and_look
+
+
+# -- in a fresh interpreter of our own launching -------------------------------------------------------------
+
+
+def receive(message: bytes, name: str, tracker: int) -> Any:
+    """Become what multiprocessing's spawned child is: use the resource tracker, import the main module, unpickle."""
+    from multiprocessing import resource_tracker, spawn
+
+    resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]
+    current: Any = multiprocessing.process.current_process()
+    file = io.BytesIO(message)
+    current._inheriting = True
+    try:
+        spawn.prepare({**reduction.pickle.load(file), "name": name})  # type: ignore[attr-defined]
+        return reduction.pickle.load(file)  # type: ignore[attr-defined]
+    finally:
+        del current._inheriting
 
 
 # -- inside a rank --------------------------------------------------------------------------------------------

@@ -55,8 +55,7 @@ class Payload:
         if self._size <= _INLINE_BYTES or not hasattr(os, "memfd_create"):
             self._inline = bytes(data)
         else:
-            self._file = os.memfd_create("spawnx-payload")
-            _write_all(self._file, data)
+            self._file = to_memory("spawnx-payload", data)
 
     def __reduce__(self) -> tuple[type[Received], tuple[object, int]]:
         numbers = mp_private.hand_over(self._collector.fds)
@@ -88,6 +87,11 @@ class Payloads:
             self._first = None
         self._unused = self._first
         self._made = [self._first] if self._first else []
+
+    @property
+    def shareable(self) -> bool:
+        """Whether all ranks get the same payload."""
+        return self._first is not None and self._first.shareable
 
     def for_rank(self) -> Payload | Call:
         """What the next rank gets."""
@@ -140,9 +144,12 @@ def _may_be_shared(rebuild: object) -> bool:
     return module == "builtins" or module.partition(".")[0] == "multiprocessing"
 
 
-def _write_all(file: int, data: memoryview) -> None:
+def to_memory(name: str, data: memoryview) -> int:
+    """A file in memory that holds `data` (memfd_create(2)); the caller closes it. `name` is what /proc shows."""
+    file = os.memfd_create(name)
     while data:
         data = data[os.write(file, data) :]
+    return file
 
 
 def _explain(

@@ -40,6 +40,11 @@ class RankProcess(remote.Rank):
         self._rank = rank
         self._report_path = report_path
 
+    @property
+    def place(self) -> tuple[int, str, tuple[int, ...], str]:
+        """What tells this rank from the others of its call: see `remote.rank.Rank.take_place`."""
+        return self._rank, self.name, mp_private.identity_of(self), self._report_path
+
     def give(self, call: Payload | remote.Call) -> None:
         """What the rank is to run."""
         self._call = call  # type: ignore[assignment]  # a Payload arrives as a Received
@@ -58,7 +63,17 @@ class RankProcess(remote.Rank):
 
     def forget_call(self) -> None:
         """Hold what was given no longer: the rank has been started with it."""
-        del self._call
+        vars(self).pop("_call", None)
+
+    @property
+    def holds_pidfd(self) -> bool:
+        """Whether the rank was made by a launcher of ours, which holds it by a pidfd."""
+        return hasattr(mp_private.popen_of(self), "note")
+
+    def note_ended(self, code: int) -> None:
+        """Note how a rank that is held by a pidfd has ended; it may then be reaped."""
+        mp_private.popen_of(self).note(code)
+        mp_private.forget(self)
 
     def close(self) -> None:
         """Release the process, which must have ended."""

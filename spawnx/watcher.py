@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from functools import partial
 
@@ -77,11 +79,22 @@ class Watcher:
         self._error_files = error_files
         self._sentinels = [process.sentinel for process in processes]
         self._alive = dict.fromkeys(range(len(processes)))
-        self._watch = _open_watch(processes, backend)
+        self._watched = dict.fromkeys(self._alive, True)
+        self._backend = backend
+        ours = [process for process in processes if isinstance(process, RankProcess)]
+        self._by_pidfd = len(ours) == len(processes) and all(process.holds_pidfd for process in ours)
+        self._watch = self._open_watch(foreign=len(ours) < len(processes))
         for rank, process in enumerate(processes):
             self._watch.add(self._sentinels[rank], rank)
             if isinstance(process, RankProcess):
-                process.on_close = partial(self._note, rank)
+                process.on_close = partial(self._note_closing, rank)
+
+    def _open_watch(self, *, foreign: bool) -> Watch:
+        if self._by_pidfd:
+            return self._backend.open_watch()
+        from spawnx.backends import python
+
+        return python.SentinelWatch() if foreign or sys.platform == "win32" else python.SelectorWatch()
 
     @property
     def alive(self) -> list[int]:
@@ -99,9 +112,14 @@ class Watcher:
         Args:
             timeout: seconds; 0 and less only look, None waits for ever.
         """
-        if self._alive:
-            for rank in self._watch.wait(timeout):
-                self._note(rank)
+        if not self._alive:
+            return
+        # First all are noted, then all are let go: between the two an exception may come, and the next call finds
+        # them again.
+        seen = self._watch.wait(timeout)
+        for rank, code, _ in seen:
+            self._note(rank, code)
+        self._let_go([rank for rank, _, _ in seen])
 
     def take(self, rank: int) -> int:
         """Forget an ended rank; returns its sentinel."""
@@ -112,29 +130,38 @@ class Watcher:
         """Release the watch; the processes stay as they are."""
         self._watch.close()
 
-    def _note(self, rank: int) -> None:
-        if rank in self._alive:
-            self.ended[rank] = self._reap(rank)
-            del self._alive[rank]
-        self._watch.discard(self._sentinels[rank])
-
-    def _reap(self, rank: int) -> Ended:
+    def _note(self, rank: int, code: int | None) -> None:
+        if rank not in self._alive:
+            return
         process = self._processes[rank]
-        if process.is_alive():  # a sentinel that is a pipe tells the end before the kernel does
+        if code is not None and isinstance(process, RankProcess):
+            process.note_ended(code)
+        elif process.is_alive():  # a sentinel that is a pipe tells the end before the kernel does
             process.join()
+        self.ended[rank] = self._ended(rank, process)
+        del self._alive[rank]
+
+    def _let_go(self, ranks: Sequence[int]) -> None:
+        # Those that are watched still: one may have been closed meanwhile, and its number given to another fd.
+        sentinels = [self._sentinels[rank] for rank in ranks if self._watched.pop(rank, False)]
+        if self._by_pidfd:
+            self._backend.reap(sentinels)
+        self._watch.discard(sentinels)
+
+    def _note_closing(self, rank: int) -> None:
+        self._note(rank, None)
+        self._let_go([rank])
+
+    def _ended(self, rank: int, process: BaseProcess) -> Ended:
         code = process.exitcode
         lost = code is None
         if isinstance(process, RankProcess):
             lost = lost or process.status_lost
             process.kept = None
-        told = report.read(self._error_files[rank]) if isinstance(process, RankProcess) or code != 0 else None
+            # Asked first: of the many that end well, nothing else tells that they have not reported.
+            reported = code != 0 or os.access(self._error_files[rank], os.F_OK)
+        else:
+            reported = code != 0
+        told = report.read(self._error_files[rank]) if reported else None
         code = 255 if code is None else code
         return Ended(rank, process.pid or 0, code, status_lost=lost, report=told, seen=time.monotonic())
-
-
-def _open_watch(processes: Sequence[BaseProcess], backend: Backend) -> Watch:
-    if all(isinstance(process, RankProcess) for process in processes):
-        return backend.open_watch()
-    from spawnx.backends.python import SentinelWatch
-
-    return SentinelWatch()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
+# The extension, and what it needs to be loaded.
+_EXTENSION = {"spawnx.backends._native", "_cffi_backend"}
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spawnx.backends.contract import Backend
@@ -9,7 +14,7 @@ if TYPE_CHECKING:
 
 def available() -> tuple[str, ...]:
     """The backends that work in this installation, best first."""
-    return ("python",)
+    return ("native", "python") if _find_native()[0] else ("python",)
 
 
 def named(name: str) -> Backend:
@@ -18,12 +23,14 @@ def named(name: str) -> Backend:
     Raises:
         RuntimeError: this installation has no such backend.
     """
-    if name not in available():
-        msg = f"the {name} backend was asked for, but this installation of spawnx has only {', '.join(available())}"
-        raise RuntimeError(msg)
-    from spawnx.backends import python
+    if name == "python":
+        from spawnx.backends import python
 
-    return python.PythonBackend()
+        return python.PythonBackend()
+    native, reason = _find_native()
+    if native is None:
+        raise RuntimeError(f"the {name} backend was asked for, but {reason}")
+    return native
 
 
 def choose() -> tuple[Backend, str]:
@@ -38,4 +45,19 @@ def choose() -> tuple[Backend, str]:
     wanted = settings.BACKEND.read()
     if wanted != "auto":
         return named(wanted), f"{settings.BACKEND.name}={wanted}"
-    return named(available()[0]), "this installation has no C core"
+    native, reason = _find_native()
+    return native or named("python"), reason
+
+
+def _find_native() -> tuple[Backend | None, str]:
+    """The native backend, or None; and why."""
+    if sys.platform != "linux":
+        return None, "the C core is for Linux"
+    try:
+        from spawnx.backends import native
+    except ModuleNotFoundError as error:
+        # Only that: an extension that is there and can't be loaded is broken, and must say so.
+        if error.name not in _EXTENSION:
+            raise
+        return None, "this installation has no C core: it was built without a C compiler, or with SPAWNX_PURE=1"
+    return native.NativeBackend(), "the C core is installed"

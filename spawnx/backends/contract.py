@@ -7,10 +7,19 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Protocol
 else:
     Protocol = object  # every rank that arms itself imports this package: `typing` costs more than all of it
+
+
+# The exit code of a child that somebody else has reaped: nobody knows it.
+LOST = 1 << 16
+
+if TYPE_CHECKING:
+    # A rank that a watch has seen ended: its index, its exit code as multiprocessing has it (LOST, or None where only
+    # its Process can tell), and its peak resident memory in KiB (0 where unknown).
+    Seen = tuple[int, int | None, int]
 
 
 class Watch(Protocol):
@@ -19,22 +28,23 @@ class Watch(Protocol):
     def add(self, sentinel: int, rank: int) -> None:
         """Watch `sentinel`, which becomes readable when `rank` has ended. It stays the caller's."""
 
-    def wait(self, timeout: float | None) -> list[int]:
-        """Wait until some rank has ended; return all that have and were not discarded.
+    def wait(self, timeout: float | None) -> list[Seen]:
+        """Wait until some rank has ended; list those that have, whoever was not discarded yet.
 
-        A signal whose handler doesn't raise doesn't end the wait.
+        A signal whose handler doesn't raise doesn't end the wait. Nothing is consumed: ranks stay unreaped and
+        watched, so that an interrupted caller can look again.
 
         Args:
             timeout: seconds; 0 and less only look, None waits for ever.
 
         Returns:
-            Ranks, none if the time is over.
+            Ranks, none if the time is over; perhaps not all at once where there are many.
         """
 
-    def discard(self, sentinel: int) -> None:
-        """Watch `sentinel` no longer; nothing happens if it isn't watched.
+    def discard(self, sentinels: Sequence[int]) -> None:
+        """Watch these no longer; nothing happens to those that aren't watched.
 
-        Before it is closed: a fork of the user's keeps the description behind it alive, and epoll reports that.
+        Before they are closed: a fork of the user's keeps the description behind one alive, and epoll reports that.
         """
 
     def close(self) -> None:
@@ -42,7 +52,7 @@ class Watch(Protocol):
 
 
 class Backend(Protocol):
-    """One way to arm, watch, reap and signal processes."""
+    """One way to arm, launch, watch, reap and signal processes."""
 
     name: str
 
@@ -65,6 +75,13 @@ class Backend(Protocol):
             False if the parent is dead already; True otherwise, also where the system has no such signal.
         """
 
+    def launch(self, program: Program) -> tuple[int, int]:
+        """Start a program in a new process; returns its pid, and a pidfd that the caller closes.
+
+        Raises:
+            OSError: it could not be started, or the program could not be executed; no process is left.
+        """
+
     def open_pidfd(self, pid: int) -> int:
         """Open a pidfd for an unreaped child of ours; the caller closes it.
 
@@ -74,17 +91,34 @@ class Backend(Protocol):
         """
 
     def peek(self, pidfd: int) -> int | None:
-        """The exit code of a child, as multiprocessing has it, or None while it runs. It stays unreaped.
+        """The exit code of a child, as multiprocessing has it, LOST, or None while it runs. It stays unreaped."""
 
-        Raises:
-            ChildProcessError: somebody else reaped it.
-        """
+    def reap(self, pidfds: Sequence[int]) -> None:
+        """Let the kernel forget children that have been seen ended. May be called again, and by several threads."""
 
-    def reap(self, pidfd: int) -> None:
-        """Let the kernel forget a child that `peek` has seen ended. May be called again, and by several threads."""
-
-    def fan_out(self, pidfds: Iterable[int], signum: int) -> None:
+    def fan_out(self, pidfds: Sequence[int], signum: int) -> None:
         """Send one signal to many processes. By pidfd: a process that got a dead one's number is never hit."""
 
     def open_watch(self) -> Watch:
-        """A new watch; the caller closes it."""
+        """A new watch over pidfds; the caller closes it."""
+
+
+class Program:
+    """What `Backend.launch` starts.
+
+    Attributes:
+        argv: the program's path, which is not searched for, and its arguments.
+        keep: the fds that it inherits under the same numbers, besides 0 to 2.
+        death_signal: sent when the calling thread ends; 0: none. Armed before the exec where the backend can.
+        mask: the signals that are blocked in it.
+    """
+
+    __slots__ = ("argv", "death_signal", "keep", "mask")
+
+    def __init__(
+        self, argv: Sequence[str], *, keep: Iterable[int], death_signal: int, mask: Iterable[int]
+    ) -> None:
+        self.argv = argv
+        self.keep = sorted(set(keep))
+        self.death_signal = death_signal
+        self.mask = mask

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
+
+from spawnx.backends.contract import LOST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ctypes
     import selectors
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
-    from spawnx.backends.contract import Watch
+    from spawnx.backends.contract import Program, Seen, Watch
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -56,35 +59,48 @@ class PythonBackend:
         # The order matters: a parent that dies after the prctl sends the signal, one that died before is gone here.
         return os.getppid() in {parent, 0}
 
+    def launch(self, program: Program) -> tuple[int, int]:
+        """See the contract. The program arms itself: between fork and exec the standard library runs no code of ours."""
+        from spawnx import mp_private
+
+        pid = mp_private.launch_program(program)
+        try:
+            return pid, self.open_pidfd(pid)
+        except BaseException:
+            end_unheld(pid)
+            raise
+
     def open_pidfd(self, pid: int) -> int:
         """See the contract."""
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError as error:
             raise ChildProcessError(*error.args) from None
-        try:
-            # A pid is hearsay: between fork and open, an ignored SIGCHLD or somebody's waitpid(-1) may have reaped
-            # the child, and the number may be a stranger's. Only of a child of ours does waitid tell anything.
-            self.peek(pidfd)
-        except OSError:
+        # A pid is hearsay: between fork and open, an ignored SIGCHLD or somebody's waitpid(-1) may have reaped the
+        # child, and the number may be a stranger's. Only of a child of ours does waitid tell anything.
+        if self.peek(pidfd) == LOST:
             os.close(pidfd)
-            raise
+            raise ChildProcessError(errno.ECHILD, os.strerror(errno.ECHILD))
         return pidfd
 
     def peek(self, pidfd: int) -> int | None:
         """See the contract."""
-        info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        try:
+            info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return LOST
         if info is None:
             return None
         return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
 
-    def reap(self, pidfd: int) -> None:
+    def reap(self, pidfds: Sequence[int]) -> None:
         """See the contract."""
-        # Suppressed: another thread, or a signal handler of this one, was faster.
-        with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+        for pidfd in pidfds:
+            # Suppressed: another thread, or a signal handler of this one, was faster.
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
 
-    def fan_out(self, pidfds: Iterable[int], signum: int) -> None:
+    def fan_out(self, pidfds: Sequence[int], signum: int) -> None:
         """See the contract."""
         import signal
 
@@ -94,7 +110,7 @@ class PythonBackend:
 
     def open_watch(self) -> Watch:
         """See the contract."""
-        return SentinelWatch() if sys.platform == "win32" else SelectorWatch()
+        return PidfdWatch(self)
 
 
 _has_pidfd: bool | None = None
@@ -108,8 +124,6 @@ def _probe_pidfd() -> bool:
     try:
         pidfd = os.pidfd_open(os.getpid())
     except OSError as error:
-        import errno
-
         if error.errno in {errno.ENOSYS, errno.EPERM}:
             return False
         raise
@@ -122,6 +136,16 @@ def _probe_pidfd() -> bool:
     finally:
         os.close(pidfd)
     return True
+
+
+def end_unheld(pid: int) -> None:
+    """Kill and reap a child that no pidfd holds; never a stranger that got its number from another reaper."""
+    import signal
+
+    with contextlib.suppress(ChildProcessError):  # not ours, or no longer
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _selector_name() -> str:
@@ -143,18 +167,32 @@ class SelectorWatch:
         """See the contract."""
         self._selector.register(sentinel, self._read, rank)
 
-    def wait(self, timeout: float | None) -> list[int]:
+    def wait(self, timeout: float | None) -> list[Seen]:
         """See the contract."""
-        return [key.data for key, _ in self._selector.select(timeout)]
+        return [(key.data, None, 0) for key, _ in self._selector.select(timeout)]
 
-    def discard(self, sentinel: int) -> None:
+    def discard(self, sentinels: Sequence[int]) -> None:
         """See the contract."""
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(sentinel)
+        for sentinel in sentinels:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(sentinel)
 
     def close(self) -> None:
         """See the contract."""
         self._selector.close()
+
+
+class PidfdWatch(SelectorWatch):
+    """See `contract.Watch`: a selector over pidfds, which also tells exit codes."""
+
+    def __init__(self, backend: PythonBackend) -> None:
+        super().__init__()
+        self._peek = backend.peek
+
+    def wait(self, timeout: float | None) -> list[Seen]:
+        """See the contract."""
+        seen = [(key.data, self._peek(key.fd), 0) for key, _ in self._selector.select(timeout)]
+        return [one for one in seen if one[1] is not None]
 
 
 class SentinelWatch:
@@ -171,15 +209,17 @@ class SentinelWatch:
         """See the contract."""
         self._ranks[sentinel] = rank
 
-    def wait(self, timeout: float | None) -> list[int]:
+    def wait(self, timeout: float | None) -> list[Seen]:
         """See the contract."""
         from multiprocessing.connection import wait
 
-        return [self._ranks[sentinel] for sentinel in wait(list(self._ranks), timeout)]  # type: ignore[index]
+        ready = wait(list(self._ranks), timeout)
+        return [(self._ranks[sentinel], None, 0) for sentinel in ready]  # type: ignore[index]
 
-    def discard(self, sentinel: int) -> None:
+    def discard(self, sentinels: Sequence[int]) -> None:
         """See the contract."""
-        self._ranks.pop(sentinel, None)
+        for sentinel in sentinels:
+            self._ranks.pop(sentinel, None)
 
     def close(self) -> None:
         """See the contract."""

@@ -75,13 +75,29 @@ def choose(start_method: str, backend: Backend) -> tuple[Launcher, str]:
     wanted = settings.LAUNCHER.read()
     if wanted == "stdlib":
         return stdlib.StdlibLauncher(), f"{settings.LAUNCHER.name}={wanted}"
-    if start_method != "fork":
-        return stdlib.StdlibLauncher(), f"{start_method} is left to multiprocessing"
-    if not backend.has_pidfd():
-        return stdlib.StdlibLauncher(), "no pidfd here"
-    from spawnx.launchers import fork
+    why_not = _why_stdlib(start_method, backend)
+    if why_not:
+        return stdlib.StdlibLauncher(), why_not
+    if start_method == "fork":
+        from spawnx.launchers import fork
 
-    return fork.ForkLauncher(), "fork with pidfds"
+        return fork.ForkLauncher(), "pidfds hold forked ranks"
+    from spawnx.launchers import exec as exec_
+
+    return exec_.ExecLauncher(), "pidfds hold fresh interpreters"
+
+
+def _why_stdlib(start_method: str, backend: Backend) -> str | None:
+    """Why ranks of a start method are left to multiprocessing, or None if they aren't."""
+    if start_method == "forkserver":
+        return "the forkserver is multiprocessing's"
+    if not backend.has_pidfd():
+        return "no pidfds here"
+    if start_method == "spawn" and getattr(sys, "frozen", False):
+        return "a frozen program has an interpreter of its own"
+    if start_method == "spawn" and "pydevd" in sys.modules:
+        return "a debugger patches how multiprocessing starts processes"
+    return None
 
 
 def launch(launcher: Launcher, order: Order) -> list[RankProcess]:

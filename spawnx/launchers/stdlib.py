@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 
 from spawnx import mp_private
+from spawnx.launchers.held import in_lasting_thread
 from spawnx.payload import Payloads
 from spawnx.remote import rank as remote
 
@@ -63,9 +63,4 @@ def _lasting_parent(start_method: str) -> int | None:
     """
     if start_method == "forkserver":
         return mp_private.forkserver_pid()
-    return os.getpid() if is_lasting_thread() else None
-
-
-def is_lasting_thread() -> bool:
-    """Whether the kernel takes the calling thread for the process's first, which ends last."""
-    return threading.get_native_id() == os.getpid()
+    return os.getpid() if in_lasting_thread() else None

@@ -21,6 +21,38 @@ if TYPE_CHECKING:
 _WINDOWS_CONTROL_C = 0xC000013A
 
 
+def main(
+    *, order: int, size: int, rank: tuple[int, str, tuple[int, ...], str], backend: str, parent: int, tracker: int
+) -> None:
+    """The whole life of a fresh interpreter that `launchers.exec` has launched.
+
+    Args:
+        order: the fd of the message, which all ranks share: it is read without moving its offset.
+        size: the length of the message in bytes.
+        rank: this rank's place, see `Rank.take_place`.
+        backend: the backend that arms.
+        parent: the supervisor's pid.
+        tracker: the fd of the supervisor's resource tracker.
+    """
+    from spawnx import mp_private
+
+    begin(rank[1], rank[3], backend, parent)
+    message = os.pread(order, size, 0)
+    os.close(order)
+    process: Rank = mp_private.receive(message, rank[1], tracker)
+    del message
+    process.take_place(*rank)
+    sys.exit(mp_private.bootstrap(process, open_parent(parent)))
+
+
+def open_parent(supervisor: int) -> int | None:
+    """What `multiprocessing.parent_process()` waits on: a pidfd of the supervisor."""
+    try:
+        return os.pidfd_open(supervisor)
+    except OSError:  # no fd left, or the supervisor is gone: the rank has lost nothing else
+        return None
+
+
 def begin(name: str, report_path: str, backend: str, parent: int | None) -> str:
     """Protect and observe a fresh interpreter before it imports the main module; returns `name`.
 
@@ -85,6 +117,13 @@ class Rank(BaseProcess):
     _report_path: str
     _start_method: str
     _call: Call | Received
+
+    def take_place(self, rank: int, name: str, identity: tuple[int, ...], report_path: str) -> None:
+        """Be this one of the ranks that unpickle the same message."""
+        self._rank = rank
+        self._name = name
+        self._identity = identity
+        self._report_path = report_path
 
     def run(self) -> None:
         """Call the function; report what it raises, and exit with 1.

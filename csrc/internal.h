@@ -1,0 +1,31 @@
+/* What the files of the core share, and old headers lack. */
+
+#ifndef SPX_INTERNAL_H
+#define SPX_INTERNAL_H
+
+#define _GNU_SOURCE
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* System calls by number: a libc that has wrappers for them would raise what the wheel demands (pidfd_open: glibc
+ * 2.36). These numbers are the same on every architecture but alpha. */
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
+/* waitid(2) by pidfd: Linux 5.4, glibc 2.36. */
+#define SPX_P_PIDFD 3
+
+#include "spawnx.h"
+
+#endif

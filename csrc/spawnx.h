@@ -1,0 +1,93 @@
+/* The C core of spawnx: its whole surface, and its contract.
+ *
+ * cffi reads this file as it is. Hence no preprocessor line, no includes, and only int, long, struct and enum: pids,
+ * fds and signal numbers are int. Each .c file includes it once.
+ *
+ * Everywhere: the result is >= 0, or -errno. What ret_ points to is untouched on failure. Every fd that is returned is
+ * CLOEXEC and the caller's. Calls that can't block retry EINTR; those that can, return -EINTR. No function allocates,
+ * logs, starts a thread, or keeps anything between two calls. Linux only.
+ */
+
+enum {
+    /* What the library and this header must agree on. Raised with every change of this file. */
+    SPX_ABI = 1,
+    /* spx_arm: the parent was dead already. */
+    SPX_ORPHAN = 1,
+    /* spx_peek and struct spx_seen: somebody else has reaped the child, and nobody knows its exit code. */
+    SPX_LOST = 1 << 16,
+    /* spx_peek and struct spx_seen: the child runs. */
+    SPX_RUNS = 1 << 17,
+};
+
+/* SPX_ABI, as compiled. */
+int spx_abi(void);
+
+/* Have the kernel send `signum` to the calling process when the thread that created it ends (prctl(2),
+ * PR_SET_PDEATHSIG); then compare getppid() with `parent`. 0 there is a parent in an outer pid namespace: no
+ * comparison is possible.
+ *
+ * 0, or SPX_ORPHAN if the parent had died before. -errno if the system forbids it. */
+int spx_arm(int signum, int parent);
+
+/* A pidfd of `pid`, an unreaped child of the caller (Linux 5.3, 5.4 to wait on it).
+ *
+ * -ECHILD if it is none: then it was reaped by somebody else, and the number may be a stranger's. */
+int spx_open_pidfd(int pid);
+
+/* What became of a child. It stays a zombie until spx_reap, so that the answer can be asked for again, by a signal
+ * handler or another thread, and is lost to nobody.
+ *
+ * *ret_code: the exit code, or minus the signal's number, or SPX_RUNS, or SPX_LOST. */
+int spx_peek(int pidfd, int *ret_code);
+
+/* Let the kernel forget ended children. Those that run, or that somebody else has reaped, are passed over. 0. */
+int spx_reap(const int *pidfds, int n);
+
+/* Send one signal to n processes (pidfd_send_signal(2), Linux 5.1). A process that got a dead one's number is never
+ * hit. Those that have ended are passed over.
+ *
+ * The number of those that it was sent to; or the first other error, after all were tried. */
+int spx_fan_out(const int *pidfds, int n, int signum);
+
+/* One child that has been seen ended. */
+struct spx_seen {
+    int rank;        /* as given to spx_watch_add */
+    int pidfd;       /* as given to spx_watch_add */
+    int code;        /* as spx_peek has it; never SPX_RUNS */
+    long max_rss_kb; /* its peak resident memory (getrusage(2)); 0 if SPX_LOST */
+};
+
+/* A watch over children: an epoll(7) instance, to be closed by the caller. */
+int spx_watch_open(void);
+
+/* Add a child, once. It is watched until spx_watch_discard: closing the pidfd is not enough, as a process forked in
+ * the meantime keeps what is behind it alive. 0. */
+int spx_watch_add(int watch, int pidfd, int rank);
+
+/* Wait until some child has ended; list those that have, without reaping them: who is not discarded is listed again.
+ *
+ * timeout_ms: 0 only looks, -1 waits for ever. The number of children in ret_seen, at most n, which is at most
+ * SPX_BATCH; 0 if the time is over; -EINTR. */
+int spx_watch_wait(int watch, int timeout_ms, struct spx_seen *ret_seen, int n);
+
+enum { SPX_BATCH = 256 };
+
+/* Watch children no longer. Those that aren't watched are passed over. 0. */
+int spx_watch_discard(int watch, const int *pidfds, int n);
+
+/* What spx_launch starts. */
+struct spx_launch {
+    const char *path;         /* of the program; not searched for */
+    const char *const *argv;  /* ends with NULL */
+    const char *const *envp;  /* ends with NULL */
+    const int *keep;          /* the fds that it inherits, under the same numbers, besides 0 to 2; ascending */
+    int n_keep;
+    const int *blocked;       /* the signals that are blocked in it */
+    int n_blocked;
+    int death_signal;         /* sent when the calling thread ends, armed before the exec; 0: none */
+};
+
+/* Start a program (vfork(2), execve(2)): default handlers, no other fd, no copy of the caller's memory.
+ *
+ * The pidfd of the new child, its pid in *ret_pid. -errno also if the exec failed: then no child is left. */
+int spx_launch(const struct spx_launch *what, int *ret_pid);

@@ -1,0 +1,122 @@
+/* Who has ended, and how: pidfds, in one epoll, looked at and reaped in batches. */
+
+#include "internal.h"
+
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+
+/* The raw call: it has the rusage, which libc's waitid() withholds. With WNOWAIT it fills it in as well. */
+static int wait_pidfd(int pidfd, int flags, siginfo_t *ret_info, struct rusage *ret_usage)
+{
+    long result;
+
+    do
+        result = syscall(SYS_waitid, SPX_P_PIDFD, pidfd, ret_info, flags | WEXITED | WNOHANG, ret_usage);
+    while (result < 0 && errno == EINTR);
+    return result < 0 ? -errno : 0;
+}
+
+static int look(int pidfd, int *ret_code, struct rusage *ret_usage)
+{
+    siginfo_t info;
+
+    memset(&info, 0, sizeof info); /* si_pid stays 0 where nothing is to be told */
+    int result = wait_pidfd(pidfd, WNOWAIT, &info, ret_usage);
+    if (result == -ECHILD)
+        *ret_code = SPX_LOST;
+    else if (result < 0)
+        return result;
+    else if (info.si_pid == 0)
+        *ret_code = SPX_RUNS;
+    else
+        *ret_code = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
+    return 0;
+}
+
+int spx_open_pidfd(int pid)
+{
+    int code;
+    long pidfd = syscall(SYS_pidfd_open, pid, 0);
+
+    if (pidfd < 0)
+        return errno == ESRCH ? -ECHILD : -errno;
+    /* Between the fork and now an ignored SIGCHLD, or somebody's waitpid(-1), may have reaped the child, and the kernel
+     * may have given its number away. Only of a child of ours does waitid tell anything. */
+    int result = look((int)pidfd, &code, NULL);
+    if (result == 0 && code == SPX_LOST)
+        result = -ECHILD;
+    if (result < 0) {
+        close((int)pidfd);
+        return result;
+    }
+    return (int)pidfd;
+}
+
+int spx_peek(int pidfd, int *ret_code)
+{
+    return look(pidfd, ret_code, NULL);
+}
+
+int spx_reap(const int *pidfds, int n)
+{
+    siginfo_t info;
+
+    for (int i = 0; i < n; i++)
+        wait_pidfd(pidfds[i], 0, &info, NULL);
+    return 0;
+}
+
+int spx_watch_open(void)
+{
+    int watch = epoll_create1(EPOLL_CLOEXEC);
+
+    return watch < 0 ? -errno : watch;
+}
+
+int spx_watch_add(int watch, int pidfd, int rank)
+{
+    struct epoll_event event = {
+        .events = EPOLLIN,
+        .data.u64 = (unsigned long long)(unsigned)rank << 32 | (unsigned)pidfd,
+    };
+
+    return epoll_ctl(watch, EPOLL_CTL_ADD, pidfd, &event) < 0 ? -errno : 0;
+}
+
+int spx_watch_wait(int watch, int timeout_ms, struct spx_seen *ret_seen, int n)
+{
+    struct epoll_event events[SPX_BATCH];
+    int seen = 0;
+    int ready = epoll_wait(watch, events, n < SPX_BATCH ? n : SPX_BATCH, timeout_ms);
+
+    if (ready < 0)
+        return -errno;
+    for (int i = 0; i < ready; i++) {
+        struct rusage usage = {0};
+        struct spx_seen *one = &ret_seen[seen];
+        int pidfd = (int)(unsigned)events[i].data.u64;
+        int code;
+        int result = look(pidfd, &code, &usage);
+
+        if (result < 0)
+            return result;
+        if (code == SPX_RUNS)
+            continue; /* epoll was right, waitid is too: a tracer has been told first */
+        *one = (struct spx_seen){
+            .rank = (int)(events[i].data.u64 >> 32),
+            .pidfd = pidfd,
+            .code = code,
+            .max_rss_kb = usage.ru_maxrss,
+        };
+        seen++;
+    }
+    return seen;
+}
+
+int spx_watch_discard(int watch, const int *pidfds, int n)
+{
+    for (int i = 0; i < n; i++)
+        epoll_ctl(watch, EPOLL_CTL_DEL, pidfds[i], NULL);
+    return 0;
+}

@@ -1,0 +1,151 @@
+"""The contract by the C core. The only file that sees its `ffi` and `lib`; `csrc/spawnx.h` says what each call does."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import time
+
+from spawnx.backends._native import ffi, lib
+from spawnx.backends.contract import LOST
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spawnx.backends.contract import Program, Seen, Watch
+
+if lib.spx_abi() != lib.SPX_ABI or lib.SPX_LOST != LOST:
+    raise ImportError("the C core and its header disagree: rebuild spawnx")
+
+# epoll_wait(2) takes milliseconds as an int: 24 days at most. Whoever waits longer waits again.
+_LONGEST_MS = 2**31 - 1
+
+
+class NativeBackend:
+    """See `contract.Backend`."""
+
+    name = "native"
+
+    def features(self) -> dict[str, str]:
+        """See the contract."""
+        return {
+            "parent death signal": "prctl",
+            "pidfd": "yes" if self.has_pidfd() else "no",
+            "watch": "epoll, in batches of " + str(lib.SPX_BATCH),
+        }
+
+    def has_pidfd(self) -> bool:
+        """See the contract."""
+        from spawnx.backends.python import PythonBackend
+
+        return PythonBackend().has_pidfd()
+
+    def load(self) -> None:
+        """See the contract. Loaded with this module."""
+
+    def arm(self, signum: int, parent: int) -> bool:
+        """See the contract."""
+        result: int = lib.spx_arm(signum, parent)
+        return result != lib.SPX_ORPHAN
+
+    def launch(self, program: Program) -> tuple[int, int]:
+        """See the contract."""
+        argv = [ffi.new("char[]", os.fsencode(argument)) for argument in program.argv]
+        environment = [ffi.new("char[]", key + b"=" + value) for key, value in os.environb.items()]
+        keep, mask = ffi.new("int[]", program.keep), ffi.new("int[]", list(program.mask))
+        arguments = ffi.new("char *[]", [*argv, ffi.NULL]), ffi.new("char *[]", [*environment, ffi.NULL])
+        what = ffi.new(
+            "struct spx_launch *",
+            {
+                "path": argv[0],
+                "argv": arguments[0],
+                "envp": arguments[1],
+                "keep": keep,
+                "n_keep": len(keep),
+                "blocked": mask,
+                "n_blocked": len(mask),
+                "death_signal": program.death_signal,
+            },
+        )
+        pid = ffi.new("int *")
+        pidfd = _checked(lib.spx_launch(what, pid))
+        return pid[0], pidfd
+
+    def open_pidfd(self, pid: int) -> int:
+        """See the contract."""
+        return _checked(lib.spx_open_pidfd(pid))
+
+    def peek(self, pidfd: int) -> int | None:
+        """See the contract."""
+        code = ffi.new("int *")
+        _checked(lib.spx_peek(pidfd, code))
+        return None if code[0] == lib.SPX_RUNS else int(code[0])
+
+    def reap(self, pidfds: Sequence[int]) -> None:
+        """See the contract."""
+        lib.spx_reap(pidfds, len(pidfds))
+
+    def fan_out(self, pidfds: Sequence[int], signum: int) -> None:
+        """See the contract."""
+        _checked(lib.spx_fan_out(pidfds, len(pidfds), signum))
+
+    def open_watch(self) -> Watch:
+        """See the contract."""
+        return NativeWatch()
+
+
+class NativeWatch:
+    """See `contract.Watch`: one epoll over pidfds, with the exit codes of all that are ready in one call."""
+
+    def __init__(self) -> None:
+        self._seen = ffi.new("struct spx_seen[]", lib.SPX_BATCH)
+        self._watch = _checked(lib.spx_watch_open())
+
+    def add(self, sentinel: int, rank: int) -> None:
+        """See the contract."""
+        _checked(lib.spx_watch_add(self._watch, sentinel, rank))
+
+    def wait(self, timeout: float | None) -> list[Seen]:
+        """See the contract."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            count = lib.spx_watch_wait(self._watch, _milliseconds(left), self._seen, lib.SPX_BATCH)
+            # On -EINTR the interpreter runs the signal's handler before the next line, and is done if that raises.
+            if count > 0:
+                return [(one.rank, one.code, one.max_rss_kb) for one in self._seen[0:count]]
+            if count != -errno.EINTR:
+                _checked(count)
+            if left is not None and left <= 0:
+                return []
+
+    def discard(self, sentinels: Sequence[int]) -> None:
+        """See the contract."""
+        lib.spx_watch_discard(self._watch, sentinels, len(sentinels))
+
+    def close(self) -> None:
+        """See the contract."""
+        if self._watch >= 0:
+            os.close(self._watch)
+            self._watch = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _checked(result: int) -> int:
+    """A result of the core; minus an errno is raised as the `OSError` of that number."""
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return result
+
+
+def _milliseconds(seconds: float | None) -> int:
+    """As epoll_wait takes it; rounded up, or the last wait before a deadline would spin."""
+    if seconds is None:
+        return -1
+    return min(_LONGEST_MS, max(0, math.ceil(seconds * 1000)))
+
+
