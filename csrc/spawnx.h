@@ -13,7 +13,7 @@ enum {
     SPX_ABI = 1,
     /* spx_arm: the parent was dead already. */
     SPX_ORPHAN = 1,
-    /* spx_peek and struct spx_seen: somebody else has reaped the child, and nobody knows its exit code. */
+    /* spx_peek and struct spx_seen: somebody else has reaped the child, and the kernel doesn't tell its exit code. */
     SPX_LOST = 1 << 16,
     /* spx_peek and struct spx_seen: the child runs. */
     SPX_RUNS = 1 << 17,
@@ -35,7 +35,8 @@ int spx_arm(int signum, int parent);
 int spx_open_pidfd(int pid);
 
 /* What became of a child. It stays a zombie until spx_reap, so that the answer can be asked for again, by a signal
- * handler or another thread, and is lost to nobody.
+ * handler or another thread, and is lost to nobody. If somebody else has reaped it the kernel is asked (PIDFD_GET_INFO,
+ * Linux 6.15).
  *
  * *ret_code: the exit code, or minus the signal's number, or SPX_RUNS, or SPX_LOST. */
 int spx_peek(int pidfd, int *ret_code);
@@ -56,6 +57,12 @@ struct spx_seen {
     int code;        /* as spx_peek has it; never SPX_RUNS */
     long max_rss_kb; /* its peak resident memory (getrusage(2)); 0 if SPX_LOST */
 };
+
+/* Look at n children by their pids, for those that no pidfd holds: of these, and only these, a number is known to be a
+ * child's as long as nobody else reaps. Costs a call per child, and must be repeated: for want of fds only.
+ *
+ * The number of those that have ended, at most max; in ret_seen, `rank` is the position in `pids`, `pidfd` is -1. */
+int spx_sweep(const int *pids, int n, struct spx_seen *ret_seen, int max);
 
 /* A watch over children: an epoll(7) instance, to be closed by the caller. */
 int spx_watch_open(void);

@@ -4,17 +4,46 @@
 
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 
+/* <linux/pidfd.h>: _IOWR(0xFF, 11, struct pidfd_info) with the 64 bytes of its first form, and the bit by which it tells
+ * exit codes. */
+#define GET_INFO 0xC040FF0BU
+#define INFO_EXIT (1ULL << 3)
+
 /* The raw call: it has the rusage, which libc's waitid() withholds. With WNOWAIT it fills it in as well. */
-static int wait_pidfd(int pidfd, int flags, siginfo_t *ret_info, struct rusage *ret_usage)
+static int wait_for(int type, int id, int flags, siginfo_t *ret_info, struct rusage *ret_usage)
 {
     long result;
 
     do
-        result = syscall(SYS_waitid, SPX_P_PIDFD, pidfd, ret_info, flags | WEXITED | WNOHANG, ret_usage);
+        result = syscall(SYS_waitid, type, id, ret_info, flags | WEXITED | WNOHANG, ret_usage);
     while (result < 0 && errno == EINTR);
     return result < 0 ? -errno : 0;
+}
+
+/* The exit status of a child that somebody else has reaped (PIDFD_GET_INFO, Linux 6.15): 0, or -errno. */
+static int reaped_status(int pidfd, int *ret_status)
+{
+    struct {
+        unsigned long long mask;
+        unsigned long long cgroup;
+        unsigned ids[11];
+        int exit_code;
+    } info = {.mask = INFO_EXIT};
+
+    if (ioctl(pidfd, GET_INFO, &info) < 0)
+        return -errno;
+    if (!(info.mask & INFO_EXIT))
+        return -ENODATA;
+    *ret_status = info.exit_code;
+    return 0;
+}
+
+static int code_of(int status)
+{
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
 static int look(int pidfd, int *ret_code, struct rusage *ret_usage)
@@ -22,10 +51,11 @@ static int look(int pidfd, int *ret_code, struct rusage *ret_usage)
     siginfo_t info;
 
     memset(&info, 0, sizeof info); /* si_pid stays 0 where nothing is to be told */
-    int result = wait_pidfd(pidfd, WNOWAIT, &info, ret_usage);
-    if (result == -ECHILD)
-        *ret_code = SPX_LOST;
-    else if (result < 0)
+    int result = wait_for(SPX_P_PIDFD, pidfd, WNOWAIT, &info, ret_usage);
+    if (result == -ECHILD) {
+        int status;
+        *ret_code = reaped_status(pidfd, &status) == 0 ? code_of(status) : SPX_LOST;
+    } else if (result < 0)
         return result;
     else if (info.si_pid == 0)
         *ret_code = SPX_RUNS;
@@ -63,8 +93,32 @@ int spx_reap(const int *pidfds, int n)
     siginfo_t info;
 
     for (int i = 0; i < n; i++)
-        wait_pidfd(pidfds[i], 0, &info, NULL);
+        wait_for(SPX_P_PIDFD, pidfds[i], 0, &info, NULL);
     return 0;
+}
+
+int spx_sweep(const int *pids, int n, struct spx_seen *ret_seen, int max)
+{
+    int seen = 0;
+
+    for (int i = 0; i < n && seen < max; i++) {
+        siginfo_t info;
+        struct rusage usage = {0};
+
+        memset(&info, 0, sizeof info);
+        int result = wait_for(P_PID, pids[i], WNOWAIT, &info, &usage);
+        if (result < 0 && result != -ECHILD)
+            return result;
+        if (result == 0 && info.si_pid == 0)
+            continue;
+        ret_seen[seen++] = (struct spx_seen){
+            .rank = i,
+            .pidfd = -1,
+            .code = result < 0 ? SPX_LOST : info.si_code == CLD_EXITED ? info.si_status : -info.si_status,
+            .max_rss_kb = usage.ru_maxrss,
+        };
+    }
+    return seen;
 }
 
 int spx_watch_open(void)

@@ -53,7 +53,7 @@ def launch_as(
 
 def identity_of(process: multiprocessing.process.BaseProcess) -> tuple[int, ...]:
     """The numbers by which multiprocessing tells processes apart: the parent's, and one more."""
-    identity: tuple[int, ...] = process._identity  # type: ignore[attr-defined]
+    identity: tuple[int, ...] = process._identity
     return identity
 
 
@@ -102,7 +102,8 @@ def launch_program(program: Program) -> int:
     # The standard library can't be told a mask: the child has the one that is in force here.
     before = signal.pthread_sigmask(signal.SIG_SETMASK, program.mask)
     try:
-        return int(multiprocessing.util.spawnv_passfds(os.fsencode(program.argv[0]), program.argv, program.keep))  # type: ignore[attr-defined]
+        launch = multiprocessing.util.spawnv_passfds  # type: ignore[attr-defined]
+        return int(launch(os.fsencode(program.argv[0]), program.argv, program.keep))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -136,7 +137,9 @@ def resource_tracker_fd() -> int:
     """The fd by which a child reaches this process's resource tracker, which is started if need be."""
     from multiprocessing import resource_tracker
 
-    fd: int = resource_tracker.getfd()  # type: ignore[attr-defined]
+    fd = resource_tracker.getfd()
+    if fd is None:
+        raise RuntimeError("the resource tracker could not be started")
     return fd
 
 

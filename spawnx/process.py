@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from spawnx import mp_private
 from spawnx.remote import rank as remote
 
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.context import BaseContext
     from multiprocessing.process import BaseProcess
+    from typing import Any
 
     from spawnx.payload import Payload
 
@@ -39,6 +42,8 @@ class RankProcess(remote.Rank):
         self._start_method = mp_private.start_method_of(self._process_class)
         self._rank = rank
         self._report_path = report_path
+        # The kernel throws exit codes away where SIGCHLD is ignored (wait(2)).
+        self._records_end = hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
 
     @property
     def place(self) -> tuple[int, str, tuple[int, ...], str]:
@@ -66,13 +71,23 @@ class RankProcess(remote.Rank):
         vars(self).pop("_call", None)
 
     @property
+    def popen(self) -> Any:
+        """What is behind the started process: see `launchers.held`."""
+        return mp_private.popen_of(self)
+
+    @property
+    def is_unheld(self) -> bool:
+        """Whether no sentinel can be waited for: no pidfd could be had for the rank."""
+        return self.sentinel < 0
+
+    @property
     def holds_pidfd(self) -> bool:
-        """Whether the rank was made by a launcher of ours, which holds it by a pidfd."""
-        return hasattr(mp_private.popen_of(self), "note")
+        """Whether `sentinel` is a pidfd: the rank was made by a launcher of ours."""
+        return hasattr(self.popen, "note") and not self.is_unheld
 
     def note_ended(self, code: int) -> None:
-        """Note how a rank that is held by a pidfd has ended; it may then be reaped."""
-        mp_private.popen_of(self).note(code)
+        """Note how a rank that was made by a launcher of ours has ended; it may then be reaped."""
+        self.popen.note(code)
         mp_private.forget(self)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from multiprocessing.process import BaseProcess
 
-    from spawnx.backends.contract import Backend, Watch
+    from spawnx.backends.contract import Backend, Seen, Watch
+
+
+# Seconds between two looks at ranks that can only be asked, for want of pidfds: above the hard limit on fds.
+_LOOK_EVERY = 0.05
 
 
 class Ended:
@@ -82,10 +87,15 @@ class Watcher:
         self._watched = dict.fromkeys(self._alive, True)
         self._backend = backend
         ours = [process for process in processes if isinstance(process, RankProcess)]
-        self._by_pidfd = len(ours) == len(processes) and all(process.holds_pidfd for process in ours)
+        # pid -> rank, of those that can only be asked.
+        self._unheld = {process.pid or 0: rank for rank, process in enumerate(ours) if process.is_unheld}
+        self._by_pidfd = len(ours) == len(processes) and all(
+            process.holds_pidfd or process.is_unheld for process in ours
+        )
         self._watch = self._open_watch(foreign=len(ours) < len(processes))
         for rank, process in enumerate(processes):
-            self._watch.add(self._sentinels[rank], rank)
+            if self._sentinels[rank] >= 0:
+                self._watch.add(self._sentinels[rank], rank)
             if isinstance(process, RankProcess):
                 process.on_close = partial(self._note_closing, rank)
 
@@ -116,10 +126,24 @@ class Watcher:
             return
         # First all are noted, then all are let go: between the two an exception may come, and the next call finds
         # them again.
-        seen = self._watch.wait(timeout)
+        seen = self._look(timeout)
         for rank, code, _ in seen:
             self._note(rank, code)
         self._let_go([rank for rank, _, _ in seen])
+
+    def _look(self, timeout: float | None) -> list[Seen]:
+        """What the watch sees, and those that can only be asked: they are asked every now and then."""
+        if not self._unheld:
+            return self._watch.wait(timeout)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            ended = self._backend.sweep(list(self._unheld))
+            # No wait if some were found: what the watch has ready is taken along.
+            seen = self._watch.wait(0 if ended else min(left, _LOOK_EVERY))
+            seen += [(self._unheld[pid], code, 0) for pid, code in ended]
+            if seen or left <= 0:
+                return seen
 
     def take(self, rank: int) -> int:
         """Forget an ended rank; returns its sentinel."""
@@ -144,9 +168,19 @@ class Watcher:
     def _let_go(self, ranks: Sequence[int]) -> None:
         # Those that are watched still: one may have been closed meanwhile, and its number given to another fd.
         sentinels = [self._sentinels[rank] for rank in ranks if self._watched.pop(rank, False)]
+        if self._unheld:
+            sentinels = self._let_go_unheld(sentinels)
         if self._by_pidfd:
             self._backend.reap(sentinels)
         self._watch.discard(sentinels)
+
+    def _let_go_unheld(self, sentinels: Sequence[int]) -> list[int]:
+        for sentinel in sentinels:
+            rank = self._unheld.pop(-sentinel, None)
+            process = None if rank is None else self._processes[rank]
+            if isinstance(process, RankProcess):
+                process.popen.reap()
+        return [sentinel for sentinel in sentinels if sentinel >= 0]
 
     def _note_closing(self, rank: int) -> None:
         self._note(rank, None)
@@ -163,5 +197,7 @@ class Watcher:
         else:
             reported = code != 0
         told = report.read(self._error_files[rank]) if reported else None
+        if lost and report.has_ended_well(self._error_files[rank]):
+            lost, code = False, 0
         code = 255 if code is None else code
         return Ended(rank, process.pid or 0, code, status_lost=lost, report=told, seen=time.monotonic())

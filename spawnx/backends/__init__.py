@@ -59,5 +59,8 @@ def _find_native() -> tuple[Backend | None, str]:
         # Only that: an extension that is there and can't be loaded is broken, and must say so.
         if error.name not in _EXTENSION:
             raise
-        return None, "this installation has no C core: it was built without a C compiler, or with SPAWNX_PURE=1"
+        return (
+            None,
+            "this installation has no C core: it was built without a C compiler, or with SPAWNX_PURE=1",
+        )
     return native.NativeBackend(), "the C core is installed"

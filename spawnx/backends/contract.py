@@ -91,7 +91,13 @@ class Backend(Protocol):
         """
 
     def peek(self, pidfd: int) -> int | None:
-        """The exit code of a child, as multiprocessing has it, LOST, or None while it runs. It stays unreaped."""
+        """The exit code of a child, as multiprocessing has it, or None while it runs. It stays unreaped.
+
+        LOST if somebody else has reaped it and the kernel doesn't tell (it does since Linux 6.15).
+        """
+
+    def sweep(self, pids: Sequence[int]) -> list[tuple[int, int]]:
+        """Look at children by their pids: (pid, exit code or LOST) of those that have ended. For want of pidfds."""
 
     def reap(self, pidfds: Sequence[int]) -> None:
         """Let the kernel forget children that have been seen ended. May be called again, and by several threads."""

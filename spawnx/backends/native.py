@@ -47,8 +47,7 @@ class NativeBackend:
 
     def arm(self, signum: int, parent: int) -> bool:
         """See the contract."""
-        result: int = lib.spx_arm(signum, parent)
-        return result != lib.SPX_ORPHAN
+        return lib.spx_arm(signum, parent) != lib.SPX_ORPHAN
 
     def launch(self, program: Program) -> tuple[int, int]:
         """See the contract."""
@@ -82,6 +81,12 @@ class NativeBackend:
         code = ffi.new("int *")
         _checked(lib.spx_peek(pidfd, code))
         return None if code[0] == lib.SPX_RUNS else int(code[0])
+
+    def sweep(self, pids: Sequence[int]) -> list[tuple[int, int]]:
+        """See the contract."""
+        seen = ffi.new("struct spx_seen[]", len(pids))
+        count = _checked(lib.spx_sweep(pids, len(pids), seen, len(pids)))
+        return [(pids[one.rank], one.code) for one in seen[0:count]]
 
     def reap(self, pidfds: Sequence[int]) -> None:
         """See the contract."""
@@ -147,5 +152,3 @@ def _milliseconds(seconds: float | None) -> int:
     if seconds is None:
         return -1
     return min(_LONGEST_MS, max(0, math.ceil(seconds * 1000)))
-
-

@@ -1,7 +1,7 @@
 """Ranks in fresh interpreters of our own launching: all boots overlap, and no rank's pipe is waited for.
 
-Against multiprocessing's spawn: the message to the ranks is made once and mapped by all, instead of being piped to each;
-the death signal is armed before the exec (by the native backend); a rank is held by one pidfd.
+Against multiprocessing's spawn: the message to the ranks is made once, in memory that all inherit, instead of being
+piped to each; the death signal is armed before the exec (by the native backend); a rank is held by one pidfd.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ class ExecLauncher:
         # What a child has from the thread that creates it, it is to have from the caller's.
         mask, affinity = signal.pthread_sigmask(signal.SIG_BLOCK, ()), os.sched_getaffinity(0)
 
+        holder = held.Holder(order.backend)
+
         def launch(job: Job) -> None:
             os.sched_setaffinity(0, affinity)
             for rank, program in zip(ranks, programs, strict=True):
                 if job.cancelled:
                     return
-                held.adopt(rank, *order.backend.launch(program), order.backend)
+                holder.adopt(rank, *order.backend.launch(program))
 
         try:
             programs = [messages.program(rank, mask) for rank in ranks]

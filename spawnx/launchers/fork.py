@@ -42,7 +42,7 @@ class ForkLauncher:
             _fork_all(order, ranks, pids, mask)
         finally:
             try:
-                held.adopt_all(ranks, pids, order.backend)
+                held.Holder(order.backend).adopt_all(ranks, pids)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 

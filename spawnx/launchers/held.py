@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import math
 import os
 import select
 import signal
 import threading
+import time
 
 from spawnx import mp_private
 from spawnx.backends.contract import LOST
 from spawnx.backends.python import end_unheld
+from spawnx.launchers.fd_room import FULL, FdRoom
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,34 +29,44 @@ def in_lasting_thread() -> bool:
     return threading.get_native_id() == os.getpid()
 
 
-def adopt_all(ranks: Sequence[RankProcess], pids: Sequence[int], backend: Backend) -> None:
-    """Hold forked ranks by pidfds. When it raises, those that could not be held are gone."""
-    unheld = list(reversed(pids))
-    try:
-        for rank, pid in zip(ranks, pids, strict=False):
-            adopt(rank, pid, _open_pidfd(rank, pid, backend), backend)
-            unheld.pop()
-    except BaseException:
-        for pid in unheld:
-            end_unheld(pid)
-        raise
+class Holder:
+    """Makes ranks the faces of new children, and holds these by pidfds as long as there is room for any."""
 
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._room = FdRoom()
 
-def adopt(rank: RankProcess, pid: int, pidfd: int, backend: Backend) -> None:
-    """Make `rank` the face of a child of ours; the pidfd is its own from now on."""
-    mp_private.adopt(rank, Popen(rank, pid, pidfd, backend), pidfd)
-    rank.forget_call()
+    def adopt_all(self, ranks: Sequence[RankProcess], pids: Sequence[int]) -> None:
+        """Hold forked ranks. When it raises, those that could not be held are gone."""
+        unheld = list(reversed(pids))
+        try:
+            for rank, pid in zip(ranks, pids, strict=False):
+                self.adopt(rank, pid, self._open_pidfd(pid))
+                unheld.pop()
+        except BaseException:
+            for pid in unheld:
+                end_unheld(pid)
+            raise
 
+    def adopt(self, rank: RankProcess, pid: int, pidfd: int | None) -> None:
+        """Make `rank` the face of a child; the pidfd, None where none could be had, is its own from now on."""
+        placed = None if pidfd is None else self._room.place(pidfd)
+        popen = (
+            UnheldPopen(rank, pid, self._backend)
+            if placed is None
+            else Popen(rank, pid, placed, self._backend)
+        )
+        mp_private.adopt(rank, popen, popen.sentinel)
+        rank.forget_call()
 
-def _open_pidfd(rank: RankProcess, pid: int, backend: Backend) -> int:
-    try:
-        return backend.open_pidfd(pid)
-    except ChildProcessError:
-        # Somebody else has reaped it. A pipe without a writer is readable from now on, as the pidfd of an ended child.
-        read_end, write_end = os.pipe()
-        os.close(write_end)
-        rank.status_lost = True
-        return read_end
+    def _open_pidfd(self, pid: int) -> int | None:
+        try:
+            return self._backend.open_pidfd(pid)
+        except OSError as error:
+            # No fd is left; or somebody else has reaped the child already, and its number may be a stranger's.
+            if error.errno not in {*FULL, errno.ECHILD}:
+                raise
+            return None
 
 
 class Popen:
@@ -65,7 +80,7 @@ class Popen:
 
     def __init__(self, process: RankProcess, pid: int, pidfd: int, backend: Backend) -> None:
         self.pid = pid
-        self.returncode: int | None = 255 if process.status_lost else None
+        self.returncode: int | None = None
         self._process = process
         self._backend = backend
         self.sentinel = pidfd
@@ -116,3 +131,48 @@ class Popen:
     def _send_signal(self, signum: int) -> None:
         if self.returncode is None:
             self._backend.fan_out([self.sentinel], signum)
+
+
+class UnheldPopen(Popen):
+    """The same for a child that no pidfd holds: there is no room for one, or the child was reaped before it was opened.
+
+    Attributes:
+        sentinel: minus the pid, a name and no fd: such a child can only be asked.
+    """
+
+    # Between two looks at all such children, in seconds: the only place where spawnx looks instead of being told.
+    LOOK_EVERY = 0.05
+
+    def __init__(self, process: RankProcess, pid: int, backend: Backend) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self.sentinel = -pid
+        self._process = process
+        self._backend = backend
+
+    def poll(self, _flag: int = 0) -> int | None:
+        """The exit code, or None while the child runs."""
+        if self.returncode is None:
+            for _, code in self._backend.sweep([self.pid]):
+                self.note(code)
+                self.reap()
+        return self.returncode
+
+    def reap(self) -> None:
+        """Let the kernel forget the child, which has been seen ended."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait up to `timeout` seconds, or for ever, for the child to end; the exit code, or None."""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while self.poll() is None and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, self.LOOK_EVERY))
+        return self.returncode
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _send_signal(self, signum: int) -> None:
+        if self.poll() is None:  # a zombie's or a living child's number is nobody else's
+            os.kill(self.pid, signum)

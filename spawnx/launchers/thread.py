@@ -1,8 +1,8 @@
 """The launching thread: one per process, for as long as the process lives.
 
-Two facts ask for it. The kernel ties a child's death signal to the *thread* that created it (prctl(2)), so children that
-a short-lived thread asks for must be created by one that stays. And Python runs signal handlers in the main thread only:
-in this one, no KeyboardInterrupt comes between the creation of a child and the note of its pid.
+Two facts ask for it. The kernel ties a child's death signal to the *thread* that created it (prctl(2)), so children
+that a short-lived thread asks for must be created by one that stays. And Python runs signal handlers in the main thread
+only: in this one, no KeyboardInterrupt comes between the creation of a child and the note of its pid.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Job:
         Raises:
             BaseException: what the work raised, or what interrupted the wait.
         """
-        interrupt = None
+        interrupt: BaseException | None = None
         while not self._done.is_set():
             try:
                 self._done.wait()
-            except BaseException as error:  # noqa: BLE001 - out of a signal handler
-                interrupt, self.cancelled = error, True
-        error = interrupt or self._error
+            except BaseException as raised:  # noqa: BLE001 - out of a signal handler
+                interrupt, self.cancelled = raised, True
+        error, self._error = interrupt or self._error, None
         if error is not None:
             try:
                 raise error
@@ -68,7 +68,9 @@ def launch_in_thread(work: Callable[[Job], None]) -> None:
     job = Job(work)
     try:
         _running().put(job)
-    except RuntimeError:  # "can't start new thread": the interpreter is shutting down, and this thread with it
+    except (
+        RuntimeError
+    ):  # "can't start new thread": the interpreter is shutting down, and this thread with it
         job.do()
     job.wait()
 
@@ -90,7 +92,7 @@ def _serve(queue: SimpleQueue[Job]) -> None:
 
 
 def _forget() -> None:
-    global _queue, _lock  # noqa: PLW0603
+    global _queue, _lock
     _queue, _lock = None, threading.Lock()
 
 

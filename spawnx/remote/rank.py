@@ -22,7 +22,13 @@ _WINDOWS_CONTROL_C = 0xC000013A
 
 
 def main(
-    *, order: int, size: int, rank: tuple[int, str, tuple[int, ...], str], backend: str, parent: int, tracker: int
+    *,
+    order: int,
+    size: int,
+    rank: tuple[int, str, tuple[int, ...], str],
+    backend: str,
+    parent: int,
+    tracker: int,
 ) -> None:
     """The whole life of a fresh interpreter that `launchers.exec` has launched.
 
@@ -115,6 +121,7 @@ class Rank(BaseProcess):
 
     _rank: int
     _report_path: str
+    _records_end: bool
     _start_method: str
     _call: Call | Received
 
@@ -155,6 +162,10 @@ class Rank(BaseProcess):
         code: int = super()._bootstrap(parent_sentinel)  # type: ignore[misc]
         if self._interrupted:
             die_by_sigint(self._start_method)
+        if code == 0 and self._records_end:
+            from spawnx.remote import report
+
+            report.record_end(self._report_path)
         return code
 
 

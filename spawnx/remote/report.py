@@ -6,6 +6,7 @@ error files reads ours. A second pickle has what the reference doesn't tell.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
@@ -66,6 +67,17 @@ def write(path: str, stage: str, error: BaseException, traceback: TracebackType 
         os.replace(part, path)
     except OSError:
         sys.stderr.write(text)
+
+
+def record_end(path: str) -> None:
+    """Leave word that the rank has ended well, for a supervisor that will not learn its exit code."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(f"{path}.ended", os.O_CREAT | os.O_WRONLY, 0o600))
+
+
+def has_ended_well(path: str) -> bool:
+    """Whether the rank that would report at `path` has left word that it ended well."""
+    return os.access(f"{path}.ended", os.F_OK)
 
 
 def read(path: str) -> Report | None:
