@@ -102,7 +102,7 @@ def launch_program(program: Program) -> int:
     # The standard library can't be told a mask: the child has the one that is in force here.
     before = signal.pthread_sigmask(signal.SIG_SETMASK, program.mask)
     try:
-        launch = multiprocessing.util.spawnv_passfds  # type: ignore[attr-defined]
+        launch = multiprocessing.util.spawnv_passfds
         return int(launch(os.fsencode(program.argv[0]), program.argv, program.keep))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -91,9 +91,10 @@ class RankProcess(remote.Rank):
         mp_private.forget(self)
 
     def close(self) -> None:
-        """Release the process, which must have ended."""
+        """Release the process, which must have ended; nothing happens if it is closed already."""
         if self.on_close is not None and not self.is_alive():
-            self.on_close()
+            on_close, self.on_close = self.on_close, None
+            on_close()
         super().close()
 
     def __reduce__(self) -> tuple[Callable[[], remote.Rank], tuple[()], dict[str, object]]:

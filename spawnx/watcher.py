@@ -160,8 +160,8 @@ class Watcher:
         process = self._processes[rank]
         if code is not None and isinstance(process, RankProcess):
             process.note_ended(code)
-        elif process.is_alive():  # a sentinel that is a pipe tells the end before the kernel does
-            process.join()
+        else:
+            process.join()  # a sentinel that is a pipe tells the end before the kernel does
         self.ended[rank] = self._ended(rank, process)
         del self._alive[rank]
 

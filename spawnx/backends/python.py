@@ -79,8 +79,8 @@ class PythonBackend:
         """See the contract."""
         try:
             pidfd = os.pidfd_open(pid)
-        except ProcessLookupError as error:
-            raise ChildProcessError(*error.args) from None
+        except ProcessLookupError:
+            raise ChildProcessError(errno.ECHILD, os.strerror(errno.ECHILD)) from None
         # A pid is hearsay: between fork and open, an ignored SIGCHLD or somebody's waitpid(-1) may have reaped the
         # child, and the number may be a stranger's. Only of a child of ours does waitid tell anything.
         if self.peek(pidfd) == LOST:

@@ -18,7 +18,6 @@ import pytest
 import spawnx
 from spawnx import backends
 from spawnx.backends.python import PythonBackend
-from spawnx.launchers import fork
 from tests import ranks
 from tests.support import ROOT, finish, linux_only, wait_ended
 
@@ -60,32 +59,6 @@ def test_fork_that_fails_names_rank_errno_and_limit(
 
     assert number == raised.value.errno
     assert hint in str(raised.value)
-
-
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
-def test_pidfd_that_cannot_be_opened_leaves_no_rank(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All ranks exist by then: those that are held and those that are not are ended alike."""
-    failing = failing_after(2, os.pidfd_open, OSError(number, os.strerror(number)))
-    monkeypatch.setattr(os, "pidfd_open", failing)
-    with pytest.raises(OSError, match=r"rank 2 of 5 could not be started: .*open files") as raised:
-        start(5, ranks.stay_as_rank)
-
-    assert number == raised.value.errno
-
-
-def test_soft_limit_of_fds_is_named() -> None:
-    """EMFILE says what `ulimit -n` is."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 20, hard))
-    try:
-        with pytest.raises(OSError, match=f"`ulimit -n`, now {lowest + 20}"):
-            start(100, ranks.stay_as_rank)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_interrupt_in_the_middle_of_a_fork_loses_no_rank() -> None:
@@ -161,86 +134,6 @@ def test_only_one_fd_is_held_per_rank() -> None:
     assert held == 21  # and one selector
 
 
-def test_status_asked_for_in_the_middle_of_reaping_is_the_same() -> None:
-    """A signal handler that looks between the look and the reaping of the interrupted code sees the same code."""
-    context = start(1, ranks.exit_7)
-    process = context.processes[0]
-    wait_ended([process])
-    popen: Any = process._popen  # type: ignore[attr-defined]
-    seen_inside = []
-
-    class Interrupted(PythonBackend):
-        def peek(self, pidfd: int) -> int | None:
-            code = super().peek(pidfd)
-            if not seen_inside:
-                seen_inside.append(None)
-                popen._backend = PythonBackend()
-                seen_inside.append(process.exitcode)  # what a handler would do here
-            return code
-
-    popen._backend = Interrupted()
-
-    assert (7, [None, 7]) == (process.exitcode, seen_inside)
-    with pytest.raises(spawnx.ProcessExitedException, match="exit code 7"):
-        context.join()
-
-
-def test_two_threads_that_ask_get_the_same_status() -> None:
-    """No status is lost to the other one."""
-    context = start(50, ranks.exit_7)
-    wait_ended(context.processes)
-    barrier = threading.Barrier(2)
-    codes: list[list[int | None]] = [[], []]
-
-    def ask(mine: list[int | None]) -> None:
-        for process in context.processes:
-            barrier.wait()
-            mine.append(process.exitcode)
-
-    threads = [threading.Thread(target=ask, args=(mine,)) for mine in codes]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    context._join_procs_with_timeout(0)
-
-    assert [[7] * 50, [7] * 50] == codes
-
-
-def test_status_taken_by_another_reaper_is_a_failure_that_says_so() -> None:
-    """Neither a success, nor a hang, nor an OSError."""
-    context = start(2)
-    wait_ended(context.processes)
-    os.waitpid(context.processes[0].pid or 0, 0)
-    with pytest.raises(spawnx.ProcessExitedException, match="another reaper took its exit status") as raised:
-        finish(context)
-
-    assert (0, 255) == (raised.value.error_index, raised.value.exit_code)
-
-
-def test_rank_reaped_before_it_is_held_is_never_signalled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With SIGCHLD ignored the kernel reaps: the pid may be a stranger's by the time we look."""
-    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    real_open = PythonBackend.open_pidfd
-
-    def open_late(self: PythonBackend, pid: int) -> int:
-        while os.path.exists(f"/proc/{pid}"):  # until it is gone
-            threading.Event().wait(0.001)
-        return real_open(self, pid)
-
-    sent: list[int] = []
-    monkeypatch.setattr(PythonBackend, "open_pidfd", open_late)
-    monkeypatch.setattr(os, "kill", lambda pid, _: sent.append(pid))
-    try:
-        context = start(1)
-        with pytest.raises(spawnx.ProcessExitedException, match="another reaper took its exit status"):
-            context.join()
-    finally:
-        signal.signal(signal.SIGCHLD, before)
-
-    assert sent == []
-
-
 def test_backend_that_has_no_pidfds_leaves_fork_to_the_standard_library(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -275,16 +168,3 @@ def test_forked_child_never_returns_whatever_its_exit_code() -> None:
     """`sys.exit(2**40)` is no int for os._exit: the child must not run on as a second supervisor."""
     with pytest.raises(spawnx.ProcessExitedException, match="exit code 255"):
         spawnx.start_processes(ranks.do, (ranks.exit_with, 2**40), 1, start_method="fork")
-
-
-def test_popen_waits_no_longer_than_asked() -> None:
-    """0 and less only look."""
-    context = start(1, ranks.stay_as_rank)
-    popen: Any = context.processes[0]._popen  # type: ignore[attr-defined]
-    waits = [popen.wait(0), popen.wait(-1), popen.wait(0.01)]
-    popen.kill()
-    code = popen.wait(None)
-    context._join_procs_with_timeout(0)
-
-    assert ([None, None, None], -signal.SIGKILL) == (waits, code)
-    assert isinstance(popen, fork.Popen)
