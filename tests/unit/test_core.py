@@ -1,0 +1,389 @@
+"""The C core by itself: what each call returns, and what it never does."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spawnx import backends
+from spawnx.backends.contract import Program
+from tests.support import ROOT
+
+if "native" not in backends.available():
+    pytest.skip("this installation has no C core", allow_module_level=True)
+
+from spawnx.backends._native import ffi, lib
+from spawnx.backends.native import NativeBackend
+
+NATIVE = NativeBackend()
+EXIT_7 = [sys.executable, "-S", "-E", "-c", "import sys; sys.exit(7)"]
+
+
+@pytest.fixture
+def child() -> Iterator[int]:
+    """A child that waits for ever; its pid. It is gone at the end."""
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+        os._exit(0)
+    yield pid
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):  # the test has ended and reaped it
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.fixture
+def pidfd(child: int) -> Iterator[int]:
+    """A pidfd of that child."""
+    opened = NATIVE.open_pidfd(child)
+    yield opened
+    os.close(opened)
+
+
+def program(argv: list[str], **options: object) -> Program:
+    """What to launch, with no special wishes."""
+    return Program(argv, **{"keep": (), "death_signal": 0, "mask": (), **options})  # type: ignore[arg-type]
+
+
+def ended(pidfd: int) -> int:
+    """Wait for a child to end, reap it and close its pidfd; returns its exit code."""
+    watch = NATIVE.open_watch()
+    watch.add(pidfd, 0)
+    ((_, code, _),) = watch.wait(60)
+    watch.close()
+    NATIVE.reap([pidfd])
+    os.close(pidfd)
+    assert code is not None
+    return code
+
+
+def output(argv: list[str], **options: object) -> str:
+    """Launch a program that must end well, and read what it writes to fd 3 or above, passed as `{fd}`."""
+    read, write = os.pipe()
+    keep = [write, *options.pop("keep", ())]  # type: ignore[misc]
+    _, pidfd = NATIVE.launch(program([word.format(fd=write) for word in argv], keep=keep, **options))
+    os.close(write)
+    with open(read, encoding="utf-8") as file:
+        text = file.read()
+    assert ended(pidfd) == 0
+    return text
+
+
+# The surface
+
+
+def header() -> tuple[set[str], set[str]]:
+    """The functions and the constants that the header declares."""
+    text = re.sub(r"/\*.*?\*/", "", Path(ROOT, "csrc", "spawnx.h").read_text(encoding="utf-8"), flags=re.DOTALL)
+    return set(re.findall(r"int (spx_\w+)\(", text)), set(re.findall(r"(SPX_\w+) =", text))
+
+
+def test_header_stub_and_library_agree() -> None:
+    """What the type checker believes is what was compiled, and all of it."""
+    functions, constants = header()
+    stub = ast.parse(Path(ROOT, "spawnx", "backends", "_native.pyi").read_text(encoding="utf-8"))
+    (members,) = (node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == "_Lib")
+    methods = [node for node in members.body if isinstance(node, ast.FunctionDef)]
+    stubbed = {node.name: len(node.args.posonlyargs + node.args.args) - 1 for node in methods}
+    compiled = {name: len(ffi.typeof(getattr(lib, name)).args) for name in functions}
+
+    assert compiled == stubbed
+    assert constants == {node.target.id for node in members.body if isinstance(node, ast.AnnAssign)}  # type: ignore[union-attr]
+    assert functions | constants == set(dir(lib))
+
+
+def test_header_has_no_preprocessor_line() -> None:
+    """cffi reads it as it is."""
+    lines = Path(ROOT, "csrc", "spawnx.h").read_text(encoding="utf-8").splitlines()
+
+    assert [line for line in lines if line.lstrip().startswith("#")] == []
+
+
+# Errors
+
+
+def test_bad_fds_give_minus_errno() -> None:
+    """No exception comes out of the core, and nothing is written on failure."""
+    code, seen = ffi.new("int *", 77), ffi.new("struct spx_seen[]", 1)
+
+    assert -errno.EBADF == lib.spx_peek(9999, code)
+    assert -errno.EBADF == lib.spx_fan_out([-1], 1, signal.SIGTERM)
+    assert -errno.EBADF == lib.spx_watch_add(-1, 0, 0)
+    assert -errno.EBADF == lib.spx_watch_wait(-1, 0, seen, 1)
+    assert -errno.EINVAL == lib.spx_open_pidfd(-1)
+    assert 77 == code[0]
+
+
+def test_error_of_the_core_is_an_oserror_of_that_number() -> None:
+    """The border is crossed once."""
+    with pytest.raises(OSError, match="Bad file descriptor") as raised:
+        NATIVE.peek(9999)
+
+    assert errno.EBADF == raised.value.errno
+
+
+def test_unknown_signal_is_told_after_all_were_tried(pidfd: int) -> None:
+    """The first other error than "it has ended"."""
+    assert -errno.EINVAL == lib.spx_fan_out([pidfd, pidfd], 2, 9999)
+
+
+@pytest.mark.parametrize("call", ["pidfd_open", "waitid", "pidfd_send_signal"])
+def test_kernel_that_lacks_a_call_answers_enosys(call: str) -> None:
+    """A seccomp filter stands for it; the pure backend's probe takes the same answer for "no"."""
+    numbers = {"pidfd_open": 434, "waitid": 247, "pidfd_send_signal": 424}
+    source = f"""
+        import ctypes, errno, struct
+        from spawnx.backends.native import NativeBackend
+        from spawnx.backends._native import ffi, lib
+        own = NativeBackend().has_pidfd()
+        load, jump, ret = 0x20, 0x15, 0x06
+        code = [(load, 0, 0, 0), (jump, 0, 1, {numbers[call]}),
+                (ret, 0, 0, 0x00050000 | errno.ENOSYS), (ret, 0, 0, 0x7FFF0000)]
+        raw = b"".join(struct.pack("HBBI", *one) for one in code)
+        buffer = ctypes.create_string_buffer(raw, len(raw))
+        filter = struct.pack("H6xQ", len(code), ctypes.addressof(buffer))
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, filter, 0, 0) == 0
+        import os
+        results = {{
+            "pidfd_open": lambda: lib.spx_open_pidfd(os.getpid()),
+            "waitid": lambda: lib.spx_sweep([os.getpid()], 1, ffi.new("struct spx_seen[]", 1), 1),
+            "pidfd_send_signal": lambda: lib.spx_fan_out([0], 1, 0),
+        }}
+        print(own, results[{call!r}]() == -errno.ENOSYS)
+        """
+    if os.uname().machine != "x86_64":
+        pytest.skip("the filter has the numbers of x86_64")
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+
+    assert ("True True\n", "") == (done.stdout, done.stderr)
+
+
+# Watch, peek, reap
+
+
+def test_child_is_seen_until_it_is_discarded_and_reaped_once(child: int, pidfd: int) -> None:
+    """A look consumes nothing; reaping twice is reaping once."""
+    watch = NATIVE.open_watch()
+    watch.add(pidfd, 5)
+    before = (watch.wait(0), NATIVE.peek(pidfd))
+    NATIVE.fan_out([pidfd], signal.SIGKILL)
+    first, again = watch.wait(60), watch.wait(0)
+    NATIVE.reap([pidfd])
+    NATIVE.reap([pidfd])
+    watch.discard([pidfd])
+    watch.discard([pidfd])
+    after = watch.wait(0)
+    watch.close()
+
+    assert ([], None, []) == (*before, after)
+    assert [(5, -signal.SIGKILL)] == [seen[:2] for seen in first] == [seen[:2] for seen in again]
+    assert first[0][2] > 0  # KiB of peak memory
+
+
+def test_more_children_than_a_batch_are_all_seen() -> None:
+    """What doesn't fit is ready at the next call."""
+    count = lib.SPX_BATCH + 44
+    read, write = os.pipe()
+    pidfds = []
+    for _ in range(count):
+        pid = os.fork()
+        if pid == 0:
+            os.close(write)
+            os.read(read, 1)
+            os._exit(0)
+        pidfds.append(NATIVE.open_pidfd(pid))
+    watch = NATIVE.open_watch()
+    for rank, pidfd in enumerate(pidfds):
+        watch.add(pidfd, rank)
+    os.close(write)
+    os.close(read)
+    ranks: set[int] = set()
+    while len(ranks) < count:
+        seen = [rank for rank, _, _ in watch.wait(60)]
+        assert 0 < len(seen) <= lib.SPX_BATCH
+        watch.discard([pidfds[rank] for rank in seen])
+        NATIVE.reap([pidfds[rank] for rank in seen])
+        ranks.update(seen)
+    watch.close()
+    for pidfd in pidfds:
+        os.close(pidfd)
+
+    assert ranks == set(range(count))
+
+
+def test_signal_whose_handler_returns_does_not_end_a_wait(pidfd: int) -> None:
+    """-EINTR is waited through, with the time that is left."""
+    watch = NATIVE.open_watch()
+    watch.add(pidfd, 0)
+    calls: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda *_: calls.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    start = time.monotonic()
+    try:
+        seen = watch.wait(0.1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    took = time.monotonic() - start
+    watch.close()
+
+    assert ([], True, True) == (seen, took >= 0.1, len(calls) > 1)
+
+
+def test_interrupt_ends_a_blocking_wait(pidfd: int) -> None:
+    """Ctrl-C works while the core waits for ever."""
+    watch = NATIVE.open_watch()
+    watch.add(pidfd, 0)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    main = threading.get_ident()
+    timer = threading.Timer(0.05, lambda: signal.pthread_kill(main, signal.SIGINT))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            watch.wait(None)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
+        watch.close()
+
+
+def test_children_of_others_are_never_reaped(child: int, pidfd: int) -> None:
+    """A child that was not given to the watch stays a zombie for whoever waits for it."""
+    other = subprocess.Popen([sys.executable, "-S", "-E", "-c", ""])
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+    watch = NATIVE.open_watch()
+    watch.add(pidfd, 0)
+    NATIVE.fan_out([pidfd], signal.SIGKILL)
+    watch.wait(60)
+    NATIVE.reap([pidfd])
+    watch.close()
+
+    assert 0 == other.wait()
+
+
+def test_recycled_pid_is_never_signalled() -> None:
+    """A pidfd of a dead child refers to no process that got its number: forced by `ns_last_pid`."""
+    last_pid = Path("/proc/sys/kernel/ns_last_pid")
+    if not os.access(last_pid, os.W_OK):
+        pytest.skip("needs the right to choose pids (CAP_CHECKPOINT_RESTORE)")
+    pid, pidfd = NATIVE.launch(program(EXIT_7))
+    stranger = None
+    os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    for _ in range(200):
+        last_pid.write_text(str(pid - 1), encoding="ascii")
+        stranger = os.fork()
+        if stranger == 0:
+            signal.pause()
+            os._exit(0)
+        if stranger == pid:
+            break
+        os.kill(stranger, signal.SIGKILL)
+        os.waitpid(stranger, 0)
+    else:
+        pytest.skip("another process takes the numbers faster")
+    NATIVE.fan_out([pidfd], signal.SIGKILL)
+    alive = os.waitid(os.P_PID, stranger, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    os.close(pidfd)
+    os.kill(stranger, signal.SIGKILL)
+    os.waitpid(stranger, 0)
+
+    assert alive
+
+
+# Launch
+
+
+def test_launched_program_ends_with_its_exit_code() -> None:
+    """From the launch to the reaping."""
+    pid, pidfd = NATIVE.launch(program(EXIT_7))
+
+    assert (True, 7) == (pid > 0, ended(pidfd))
+
+
+@pytest.mark.parametrize(
+    ("path", "number"), [("/nowhere", errno.ENOENT), ("/etc/passwd", errno.EACCES), ("/", errno.EACCES)]
+)
+def test_failed_exec_is_told_by_its_errno(path: str, number: int) -> None:
+    """And leaves no child."""
+    with pytest.raises(OSError, match=os.strerror(number)) as raised:
+        NATIVE.launch(program([path]))
+
+    assert number == raised.value.errno
+
+
+def test_launched_program_has_the_kept_fds_and_no_others() -> None:
+    """Whatever is inheritable otherwise."""
+    leaking = os.open("/dev/null", os.O_RDONLY)
+    os.set_inheritable(leaking, True)
+    high = os.open("/dev/null", os.O_RDONLY)
+    kept = os.dup2(high, 200, inheritable=False)
+    code = "import os; os.write({fd}, ' '.join(sorted(os.listdir('/proc/self/fd'), key=int)).encode())"
+    fds = output([sys.executable, "-S", "-E", "-c", code], keep=[kept]).split()
+    for fd in (leaking, high, kept):
+        os.close(fd)
+
+    assert {"0", "1", "2", "200"} < set(fds)
+    assert 6 == len(fds)  # those, the pipe, and the folder that was listed
+
+
+def test_launched_program_has_the_mask_that_was_asked_for() -> None:
+    """Not the one that is in force while it is launched."""
+    code = "import os, signal; os.write({fd}, repr(sorted(signal.pthread_sigmask(0, ()))).encode())"
+    mask = output([sys.executable, "-S", "-E", "-c", code], mask=[signal.SIGUSR1, signal.SIGTERM])
+
+    assert repr(sorted([signal.SIGUSR1, signal.SIGTERM])) == mask
+
+
+def test_launched_program_has_default_handlers() -> None:
+    """Ours are not its own; what is ignored stays so, as after any exec."""
+    before = signal.signal(signal.SIGUSR1, lambda *_: None), signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    code = "import os, signal; os.write({fd}, repr([signal.getsignal(s) for s in (10, 12)]).encode())"
+    try:
+        handlers = output([sys.executable, "-S", "-E", "-c", code])
+    finally:
+        signal.signal(signal.SIGUSR1, before[0])
+        signal.signal(signal.SIGUSR2, before[1])
+
+    assert repr([signal.SIG_DFL, signal.SIG_IGN]) == handlers
+
+
+def test_launched_program_has_the_environment_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As os.environ has it."""
+    monkeypatch.setenv("SPAWNX_TEST_VALUE", "grün=1")
+    code = "import os; os.write({fd}, os.environ['SPAWNX_TEST_VALUE'].encode())"
+
+    assert "grün=1" == output([sys.executable, "-S", "-E", "-c", code])
+
+
+def test_launched_program_is_armed_before_the_exec() -> None:
+    """The death signal is there before the program's first instruction."""
+    code = "import ctypes, os; n = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(n)); os.write({fd}, b'%d' % n.value)"
+
+    assert str(int(signal.SIGUSR2)) == output([sys.executable, "-S", "-E", "-c", code], death_signal=signal.SIGUSR2)
+
+
+def test_arming_compares_the_parent() -> None:
+    """Who was orphaned before is told so; a parent in an outer pid namespace is 0 and can't be compared."""
+    pid = os.fork()
+    if pid == 0:
+        parent = os.getppid()
+        os._exit(10 * lib.spx_arm(0, parent) + lib.spx_arm(0, parent + 1))
+    _, status = os.waitpid(pid, 0)
+
+    assert lib.SPX_ORPHAN == os.waitstatus_to_exitcode(status)
