@@ -7,6 +7,7 @@ for ranks that don't exist yet, and to get a word in before a fresh interpreter 
 from __future__ import annotations
 
 import copyreg
+import errno
 import io
 import multiprocessing.context
 import multiprocessing.process
@@ -99,6 +100,10 @@ def forkserver_pid() -> int:
 
 def launch_program(program: Program) -> int:
     """Start a program with only the given fds and an own mask of signals, by what multiprocessing starts its ranks."""
+    path = program.argv[0]
+    if not os.access(path, os.X_OK):  # what it doesn't tell: a failed exec is an exit code there
+        number = errno.EACCES if os.path.exists(path) else errno.ENOENT
+        raise OSError(number, os.strerror(number), path)
     # The standard library can't be told a mask: the child has the one that is in force here.
     before = signal.pthread_sigmask(signal.SIG_SETMASK, program.mask)
     try:
@@ -111,13 +116,13 @@ def launch_program(program: Program) -> int:
 def interpreter_command(module: str, function: str, **arguments: object) -> list[str]:
     """The command line of a fresh interpreter, with the flags and options of this one, that makes a call.
 
-    What it imports must be found before `sys.path` is known there: the place of spawnx is added, at the end.
+    `sys.path` is set at once, as it will be again when the preparation data has been read: what we import before, and
+    what it needs, may stand in a place that only this program knows.
     """
     from multiprocessing import spawn
 
-    place = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    code = f"import sys; sys.path.append({place!r}); from {module} import {function}; {function}({call})"
+    code = f"import sys; sys.path[:] = {_sys_path()!r}; from {module} import {function}; {function}({call})"
     flags: list[str] = multiprocessing.util._args_from_interpreter_flags()  # type: ignore[attr-defined]
     return [os.fsdecode(spawn.get_executable()), *flags, "-c", code, "--multiprocessing-fork"]
 

@@ -87,8 +87,9 @@ class RankProcess(remote.Rank):
 
     def note_ended(self, code: int) -> None:
         """Note how a rank that was made by a launcher of ours has ended; it may then be reaped."""
-        self.popen.note(code)
+        mp_private.popen_of(self).note(code)
         mp_private.forget(self)
+        self.kept = None
 
     def close(self) -> None:
         """Release the process, which must have ended; nothing happens if it is closed already."""

@@ -8,6 +8,7 @@ import sys
 import time
 from functools import partial
 
+from spawnx.backends.contract import LOST
 from spawnx.process import RankProcess
 from spawnx.remote import report
 
@@ -82,6 +83,7 @@ class Watcher:
         self.ended: dict[int, Ended] = {}
         self._processes = processes
         self._error_files = error_files
+        self._pids = [process.pid or 0 for process in processes]
         self._sentinels = [process.sentinel for process in processes]
         self._alive = dict.fromkeys(range(len(processes)))
         self._watched = dict.fromkeys(self._alive, True)
@@ -89,10 +91,11 @@ class Watcher:
         ours = [process for process in processes if isinstance(process, RankProcess)]
         # pid -> rank, of those that can only be asked.
         self._unheld = {process.pid or 0: rank for rank, process in enumerate(ours) if process.is_unheld}
-        self._by_pidfd = len(ours) == len(processes) and all(
+        self._ours = len(ours) == len(processes)
+        self._by_pidfd = self._ours and all(
             process.holds_pidfd or process.is_unheld for process in ours
         )
-        self._watch = self._open_watch(foreign=len(ours) < len(processes))
+        self._watch = self._open_watch(foreign=not self._ours)
         for rank, process in enumerate(processes):
             if self._sentinels[rank] >= 0:
                 self._watch.add(self._sentinels[rank], rank)
@@ -158,11 +161,14 @@ class Watcher:
         if rank not in self._alive:
             return
         process = self._processes[rank]
-        if code is not None and isinstance(process, RankProcess):
-            process.note_ended(code)
-        else:
+        if code is None or not isinstance(process, RankProcess):
             process.join()  # a sentinel that is a pipe tells the end before the kernel does
-        self.ended[rank] = self._ended(rank, process)
+            code = process.exitcode
+            if getattr(process, "status_lost", False):
+                code = LOST
+        else:
+            process.note_ended(code)
+        self.ended[rank] = self._ended(rank, LOST if code is None else code)
         del self._alive[rank]
 
     def _let_go(self, ranks: Sequence[int]) -> None:
@@ -186,18 +192,14 @@ class Watcher:
         self._note(rank, None)
         self._let_go([rank])
 
-    def _ended(self, rank: int, process: BaseProcess) -> Ended:
-        code = process.exitcode
-        lost = code is None
-        if isinstance(process, RankProcess):
-            lost = lost or process.status_lost
-            process.kept = None
-            # Asked first: of the many that end well, nothing else tells that they have not reported.
-            reported = code != 0 or os.access(self._error_files[rank], os.F_OK)
-        else:
-            reported = code != 0
-        told = report.read(self._error_files[rank]) if reported else None
-        if lost and report.has_ended_well(self._error_files[rank]):
-            lost, code = False, 0
-        code = 255 if code is None else code
-        return Ended(rank, process.pid or 0, code, status_lost=lost, report=told, seen=time.monotonic())
+    def _ended(self, rank: int, code: int) -> Ended:
+        path = self._error_files[rank]
+        if code == LOST and report.has_ended_well(path):
+            code = 0
+        # Of the many that end well only this tells that they have not reported; a file that isn't ours is not asked.
+        reported = code != 0 or (self._ours and os.access(path, os.F_OK))
+        told = report.read(path) if reported else None
+        lost = code == LOST
+        return Ended(
+            rank, self._pids[rank], 255 if lost else code, status_lost=lost, report=told, seen=time.monotonic()
+        )

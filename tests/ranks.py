@@ -627,3 +627,14 @@ def put_fd_limit(rank: int, queue: Any) -> None:
     import resource
 
     queue.put(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def put_affinity(rank: int, queue: Any) -> None:
+    """Say on which CPUs this rank may run."""
+    queue.put(os.sched_getaffinity(0))
+
+
+def check_length(rank: int, data: bytes, expected: int) -> None:
+    """Fail if the data is not as long as it was."""
+    if len(data) != expected:
+        raise ValueError(f"{len(data)} bytes instead of {expected}")

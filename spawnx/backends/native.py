@@ -69,8 +69,10 @@ class NativeBackend:
             },
         )
         pid = ffi.new("int *")
-        pidfd = _checked(lib.spx_launch(what, pid))
-        return pid[0], pidfd
+        result = lib.spx_launch(what, pid)
+        if result in {-errno.ENOENT, -errno.EACCES, -errno.ENOEXEC}:
+            raise OSError(-result, os.strerror(-result), program.argv[0])
+        return pid[0], _checked(result)
 
     def open_pidfd(self, pid: int) -> int:
         """See the contract."""

@@ -133,7 +133,8 @@ def abandon(ranks: Sequence[RankProcess]) -> None:
 
 
 def _explained(error: OSError, rank: int, nprocs: int) -> OSError:
-    text = f"rank {rank} of {nprocs} could not be started: {error.strerror}"
+    named = f": {error.filename!r}" if error.filename else ""
+    text = f"rank {rank} of {nprocs} could not be started: {error.strerror}{named}"
     limit = _limit(error.errno or 0)
     return OSError(error.errno, f"{text}; {limit}" if limit else text)
 

@@ -1,0 +1,200 @@
+"""The exec launcher, and the thread that launches for it."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import subprocess
+import sys
+import sysconfig
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import spawnx
+from spawnx import backends, launchers
+from spawnx.backends.contract import Backend
+from spawnx.launchers import thread
+from tests import ranks
+from tests.support import ROOT, finish, linux_only
+from tests.unit.test_fork import failing_after
+
+pytestmark = linux_only
+
+
+@pytest.fixture(params=backends.available())
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """Each backend, by which the ranks of the test are launched."""
+    monkeypatch.setenv("SPAWNX_BACKEND", request.param)
+    return backends.named(request.param)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"), [("spawn", "exec"), ("fork", "fork"), ("forkserver", "stdlib")]
+)
+def test_launcher_follows_the_start_method(backend: Backend, method: str, expected: str) -> None:
+    """The context says which one served."""
+    context = spawnx.start_processes(ranks.nothing, (), 1, join=False, start_method=method)
+    assert context is not None
+    finish(context)
+
+    assert expected == context.launcher
+
+
+@pytest.mark.parametrize("reason", ["frozen", "debugger", "setting", "no pidfds"])
+def test_spawn_is_left_to_multiprocessing_where_it_must_be(
+    backend: Backend, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen programs, debuggers that patch multiprocessing, a user's wish, old kernels."""
+    if reason == "frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    elif reason == "debugger":
+        monkeypatch.setitem(sys.modules, "pydevd", sys)
+    elif reason == "setting":
+        monkeypatch.setenv("SPAWNX_LAUNCHER", "stdlib")
+    else:
+        monkeypatch.setattr(type(backend), "has_pidfd", lambda _: False)
+
+    assert launchers.choose("spawn", backend)[0].name == "stdlib"
+
+
+def test_launch_that_fails_leaves_no_rank_and_names_the_limit(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All or nothing."""
+    failure = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    failing = failing_after(2, backend.launch, failure)
+    monkeypatch.setattr(type(backend), "launch", lambda _self, program: failing(program))
+    with pytest.raises(OSError, match=r"rank 2 of 4 could not be started: .*RLIMIT_NPROC") as raised:
+        spawnx.spawn(ranks.stay_as_rank, (), 4)
+
+    assert errno.EAGAIN == raised.value.errno
+
+
+def test_interpreter_that_cannot_be_executed_is_named(backend: Backend) -> None:
+    """Instead of a bare "No such file or directory"."""
+    before = multiprocessing.spawn.get_executable()
+    multiprocessing.set_executable("/nowhere/python")
+    try:
+        with pytest.raises(OSError, match=r"rank 0 of 2 could not be started: .*'/nowhere/python'"):
+            spawnx.spawn(ranks.nothing, (), 2)
+    finally:
+        multiprocessing.set_executable(before)
+
+
+def test_interrupt_while_ranks_are_launched_leaves_none(backend: Backend) -> None:
+    """The launching thread finishes what it does; then the interrupt is raised, and what was launched is ended."""
+    source = """
+        import os, signal, subprocess
+        import spawnx
+        from tests import ranks
+        from spawnx.launchers import held
+
+        real_adopt, adopted = held.Holder.adopt, []
+
+        def adopt(self, rank, pid, pidfd):
+            real_adopt(self, rank, pid, pidfd)
+            adopted.append(pid)
+            if len(adopted) == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        held.Holder.adopt = adopt
+        try:
+            spawnx.spawn(ranks.stay_as_rank, (), 200)
+        except KeyboardInterrupt:
+            print("interrupted")
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            children = file.read().split()
+        commands = [open(f"/proc/{pid}/cmdline").read() for pid in children]
+        print([command for command in commands if "resource_tracker" not in command])
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+
+    assert ("interrupted\n[]\n", "") == (done.stdout, done.stderr)
+
+
+def test_launching_thread_is_one_per_process() -> None:
+    """Whoever asks, from whichever thread; and a forked child has its own."""
+    names: list[str] = []
+
+    def work(_: thread.Job) -> None:
+        names.append(f"{os.getpid()} {threading.get_ident()}")
+
+    threads = [threading.Thread(target=thread.launch_in_thread, args=(work,)) for _ in range(3)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    pid = os.fork()
+    if pid == 0:
+        thread.launch_in_thread(work)
+        os._exit(len(set(names)))
+    _, status = os.waitpid(pid, 0)
+
+    assert (1, 2) == (len(set(names)), os.waitstatus_to_exitcode(status))
+
+
+def test_error_in_the_launching_thread_is_raised_in_the_callers() -> None:
+    """And the thread goes on."""
+
+    def fail(_: thread.Job) -> None:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    for _ in range(2):
+        with pytest.raises(OSError, match="no memory"):
+            thread.launch_in_thread(fail)
+
+
+def test_affinity_is_that_of_the_callers_thread(backend: Backend) -> None:
+    """Not that of the launching thread, which was started earlier."""
+    cpus = os.sched_getaffinity(0)
+    one = {min(cpus)}
+    queue = spawnx.get_context("spawn").SimpleQueue()
+    spawnx.spawn(ranks.put_affinity, (queue,), 1)
+    os.sched_setaffinity(0, one)
+    try:
+        spawnx.spawn(ranks.put_affinity, (queue,), 1)
+    finally:
+        os.sched_setaffinity(0, cpus)
+    seen = [queue.get(), queue.get()]
+    queue.close()
+
+    assert [cpus, one] == seen
+
+
+@pytest.mark.parametrize("launcher", ["auto", "stdlib"])
+def test_spawnx_is_found_in_a_rank_however_the_supervisor_found_it(launcher: str, tmp_path: Path) -> None:
+    """A path that only the program itself has added is there before the main module is imported."""
+    program = tmp_path / "program.py"
+    places = [str(ROOT), sysconfig.get_path("purelib")]
+    program.write_text(
+        f"import sys\nsys.path += {places!r}\nimport spawnx as mp\n"
+        "def work(rank, queue):\n    queue.put(rank)\n"
+        "if __name__ == '__main__':\n    queue = mp.get_context('spawn').SimpleQueue()\n"
+        "    context = mp.spawn(work, (queue,), 2, join=False)\n    while not context.join(): pass\n"
+        "    print(queue.get() + queue.get())\n",
+        encoding="utf-8",
+    )
+    environment = {**os.environ, "SPAWNX_LAUNCHER": launcher}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [sys.executable, "-S", str(program)],
+        env=environment, cwd="/", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert ("1\n", "") == (done.stdout, done.stderr)
+
+
+def test_large_arguments_are_inherited_by_many_ranks(backend: Backend) -> None:
+    """More than a pipe holds, made once."""
+    data = b"x" * 200_000
+    context: Any = spawnx.spawn(ranks.check_length, (data, len(data)), 30, join=False)
+    finish(context)
+
+    assert [0] * 30 == [process.exitcode for process in context.processes]
