@@ -119,12 +119,17 @@ def interpreter_command(module: str, function: str, **arguments: object) -> list
     `sys.path` is set at once, as it will be again when the preparation data has been read: what we import before, and
     what it needs, may stand in a place that only this program knows.
     """
-    from multiprocessing import spawn
-
     call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     code = f"import sys; sys.path[:] = {_sys_path()!r}; from {module} import {function}; {function}({call})"
     flags: list[str] = multiprocessing.util._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [os.fsdecode(spawn.get_executable()), *flags, "-c", code, "--multiprocessing-fork"]
+    return [interpreter_path(), *flags, "-c", code, "--multiprocessing-fork"]
+
+
+def interpreter_path() -> str:
+    """The interpreter that ranks are to run in: this one, or what `multiprocessing.set_executable` was told."""
+    from multiprocessing import spawn
+
+    return os.fsdecode(spawn.get_executable())
 
 
 def preparation_data(name: str) -> dict[str, object]:

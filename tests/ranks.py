@@ -638,3 +638,12 @@ def check_length(rank: int, data: bytes, expected: int) -> None:
     """Fail if the data is not as long as it was."""
     if len(data) != expected:
         raise ValueError(f"{len(data)} bytes instead of {expected}")
+
+
+def put_death_signal(rank: int, queue: Any) -> None:
+    """Say which signal the kernel sends when the parent ends (prctl(2), PR_GET_PDEATHSIG)."""
+    import ctypes
+
+    signum = ctypes.c_int()
+    ctypes.CDLL(None).prctl(2, ctypes.byref(signum))
+    queue.put(signum.value)

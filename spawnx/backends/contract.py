@@ -52,9 +52,15 @@ class Watch(Protocol):
 
 
 class Backend(Protocol):
-    """One way to arm, launch, watch, reap and signal processes."""
+    """One way to arm, launch, watch, reap and signal processes.
+
+    Attributes:
+        name: "native" or "python".
+        arms_at_launch: whether `launch` arms the death signal, before the exec.
+    """
 
     name: str
+    arms_at_launch: bool
 
     def features(self) -> dict[str, str]:
         """What the kernel offers and this backend uses, for people: name -> "yes", "no" or what is used."""
@@ -115,7 +121,7 @@ class Program:
     Attributes:
         argv: the program's path, which is not searched for, and its arguments.
         keep: the fds that it inherits under the same numbers, besides 0 to 2.
-        death_signal: sent when the calling thread ends; 0: none. Armed before the exec where the backend can.
+        death_signal: sent when the calling thread ends, where the backend arms at launch; 0: none.
         mask: the signals that are blocked in it.
     """
 

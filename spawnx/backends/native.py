@@ -27,6 +27,7 @@ class NativeBackend:
     """See `contract.Backend`."""
 
     name = "native"
+    arms_at_launch = True
 
     def features(self) -> dict[str, str]:
         """See the contract."""

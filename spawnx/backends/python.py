@@ -29,6 +29,7 @@ class PythonBackend:
     """See `contract.Backend`."""
 
     name = "python"
+    arms_at_launch = False
 
     def features(self) -> dict[str, str]:
         """See the contract."""

@@ -6,9 +6,11 @@ piped to each; the death signal is armed before the exec (by the native backend)
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
+import stat
 from multiprocessing import reduction
 
 from spawnx import mp_private
@@ -21,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from spawnx.backends.contract import Backend
     from spawnx.launchers import Order
     from spawnx.launchers.thread import Job
     from spawnx.process import RankProcess
@@ -57,6 +60,24 @@ class ExecLauncher:
             payloads.close()
 
 
+def _arming_backend(backend: Backend) -> str | None:
+    """The backend by which a rank arms its death signal when it has been launched; None if it is armed by then.
+
+    The exec of a privileged program clears the signal (prctl(2), PR_SET_PDEATHSIG). Asked here, once, as in a rank the
+    backend takes longer to load than all else of ours.
+    """
+    return None if backend.arms_at_launch and not _is_privileged(mp_private.interpreter_path()) else backend.name
+
+
+def _is_privileged(path: str) -> bool:
+    """Whether the exec of a program gives it rights that its caller lacks: set-user-ID, set-group-ID, capabilities."""
+    with contextlib.suppress(OSError):
+        if os.stat(path).st_mode & (stat.S_ISUID | stat.S_ISGID):
+            return True
+        return bool(os.getxattr(path, "security.capability"))
+    return False
+
+
 class _Messages:
     """What the ranks of one call unpickle: one message for all where it may be, in memory that they inherit."""
 
@@ -64,6 +85,7 @@ class _Messages:
         self._order = order
         self._payloads = payloads
         self._tracker = mp_private.resource_tracker_fd()
+        self._arming_backend = _arming_backend(order.backend)
         self._shared: tuple[int, int, list[int]] | None = None
         self._files: list[int] = []
 
@@ -77,7 +99,7 @@ class _Messages:
             order=file,
             size=size,
             rank=rank.place,
-            backend=self._order.backend.name,
+            backend=self._arming_backend,
             parent=os.getpid(),
             tracker=self._tracker,
         )

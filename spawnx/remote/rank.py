@@ -26,7 +26,7 @@ def main(
     order: int,
     size: int,
     rank: tuple[int, str, tuple[int, ...], str],
-    backend: str,
+    backend: str | None,
     parent: int,
     tracker: int,
 ) -> None:
@@ -36,13 +36,13 @@ def main(
         order: the fd of the message, which all ranks share: it is read without moving its offset.
         size: the length of the message in bytes.
         rank: this rank's place, see `Rank.take_place`.
-        backend: the backend that arms.
+        backend: the backend that arms; None if the launch has armed already.
         parent: the supervisor's pid.
         tracker: the fd of the supervisor's resource tracker.
     """
     from spawnx import mp_private
 
-    begin(rank[1], rank[3], backend, parent)
+    begin(rank[1], rank[3], backend or "", parent if backend else None)
     message = os.pread(order, size, 0)
     os.close(order)
     process: Rank = mp_private.receive(message, rank[1], tracker)

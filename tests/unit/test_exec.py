@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -18,6 +19,7 @@ import pytest
 import spawnx
 from spawnx import backends, launchers
 from spawnx.backends.contract import Backend
+from spawnx.launchers import exec as exec_
 from spawnx.launchers import thread
 from tests import ranks
 from tests.support import ROOT, finish, linux_only
@@ -198,3 +200,30 @@ def test_large_arguments_are_inherited_by_many_ranks(backend: Backend) -> None:
     finish(context)
 
     assert [0] * 30 == [process.exitcode for process in context.processes]
+
+
+def test_launched_rank_has_its_death_signal(backend: Backend) -> None:
+    """Whether the launch arms it, or the rank itself."""
+    queue = spawnx.get_context("spawn").SimpleQueue()
+    spawnx.spawn(ranks.put_death_signal, (queue,), 1)
+    signum = queue.get()
+    queue.close()
+
+    assert signal.SIGINT == signum
+
+
+def test_rank_of_a_privileged_interpreter_arms_itself(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its exec clears what the launch has armed."""
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    privileged = tmp_path / "privileged"
+    privileged.write_bytes(b"")
+    privileged.chmod(0o4755)
+    found = []
+    for path in (plain, privileged):
+        monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda path=path: os.fsencode(path))
+        found.append(exec_._arming_backend(backend))
+
+    assert [None if backend.arms_at_launch else backend.name, backend.name] == found
