@@ -2,7 +2,7 @@
 
 SPAWNX_PURE decides: unset, the core is built where that can be done (Linux, CPython, a compiler); 1, it is not; 0, it is,
 and whoever can't is told why (CI, releases). The compiler is asked before setup(): an extension that fails later leaves a
-wheel that claims a platform and has nothing of it.
+wheel that claims a platform and has nothing of it. SPAWNX_CFLAGS are more flags, for the core only.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 
 from setuptools import setup
 
-HERE = Path(__file__).parent
-FLAGS = ["-std=gnu11", "-Wall", "-Wextra", "-Wshadow", "-Wconversion"]
+HERE = Path(__file__).resolve().parent
+FLAGS = ["-std=gnu11", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-fvisibility=hidden"]
 # abi3: one wheel for every CPython from 3.10 on. Free-threaded builds can't load one (before 3.15).
 ABI3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
-PROBE = "#include <Python.h>\n#include <sys/prctl.h>\n#include <sys/epoll.h>\nint main(void) { return 0; }\n"
+PROBE = "#include <Python.h>\n#include <sys/epoll.h>\n#include <sys/prctl.h>\n"
 
 
 def why_not() -> str | None:
@@ -46,18 +46,21 @@ def _missing() -> str | None:
 
 
 def _compiler_fault() -> str | None:
-    """What the compiler says of a small program that includes what the core includes, or None if it takes it."""
+    """What is wrong with the compiler, which is to make a library that includes what the core includes; or None."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "probe.c")
         source.write_text(PROBE, encoding="utf-8")
-        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-        command = [*compiler, f"-I{sysconfig.get_path('include')}", "-c", str(source), "-o", f"{folder}/probe.o"]
+        include = f"-I{sysconfig.get_path('include')}"
+        command = [*compiler, *FLAGS, include, "-shared", "-fPIC", str(source), "-o", f"{folder}/probe.so"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:
             return f"there is no C compiler: {error}"
-        lines = done.stderr.strip().splitlines()
-        return None if done.returncode == 0 else f"the C compiler fails: {lines[0] if lines else command}"
+    if done.returncode == 0:
+        return None
+    said = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+    return f"the C compiler fails: {said[0] if said else shlex.join(command)}"
 
 
 def arguments() -> dict[str, Any]:
@@ -66,8 +69,12 @@ def arguments() -> dict[str, Any]:
     if reason:
         sys.stderr.write(f"spawnx is built without its C core: {reason}\n")
         return {}
-    options = {"bdist_wheel": {"py_limited_api": "cp310"}} if ABI3 else {}
-    return {"cffi_modules": ["setup.py:core"], "options": options}
+    return {
+        # Here and not in pyproject.toml: whoever builds no core needs no cffi for that.
+        "setup_requires": ["cffi>=1.17"],
+        "cffi_modules": ["setup.py:core"],
+        "options": {"bdist_wheel": {"py_limited_api": "cp310"}} if ABI3 else {},
+    }
 
 
 def core() -> Any:
@@ -76,13 +83,15 @@ def core() -> Any:
 
     ffi = FFI()
     ffi.cdef(Path(HERE, "csrc", "spawnx.h").read_text(encoding="utf-8"))
+    # Else the debug information names the folder of this build, and no two wheels are equal.
+    no_folder = f"-fdebug-prefix-map={HERE}=."
     ffi.set_source(
         "spawnx.backends._native",
         '#include "spawnx.h"',
         sources=sorted(f"csrc/{path.name}" for path in Path(HERE, "csrc").glob("*.c")),
         depends=["csrc/spawnx.h", "csrc/internal.h"],
         include_dirs=["csrc"],
-        extra_compile_args=[*FLAGS, *shlex.split(os.environ.get("SPAWNX_CFLAGS", ""))],
+        extra_compile_args=[*FLAGS, no_folder, *shlex.split(os.environ.get("SPAWNX_CFLAGS", ""))],
         py_limited_api=ABI3,
         # cffi defines it without a value: with the least version, newer symbols can't slip in.
         define_macros=[("Py_LIMITED_API", "0x030A0000")] if ABI3 else [],
