@@ -221,7 +221,7 @@ def _signal_name(signum: int) -> str:
     try:
         return signal.Signals(signum).name
     except ValueError:  # a real-time signal
-        return f"<Unknown signal {-signum}>"
+        return f"<Unknown signal {signum}>"
 
 
 def _told_unkillable(ranks: Sequence[int]) -> str:

@@ -61,9 +61,10 @@ class RankProcess(remote.Rank):
         del self._call
 
     def close(self) -> None:
-        """Release the process, which must have ended."""
+        """Release the process, which must have ended; nothing happens if it is closed already."""
         if self.on_close is not None and not self.is_alive():
-            self.on_close()
+            on_close, self.on_close = self.on_close, None
+            on_close()
         super().close()
 
     def __reduce__(self) -> tuple[Callable[[], remote.Rank], tuple[()], dict[str, object]]:

@@ -120,8 +120,7 @@ class Watcher:
 
     def _reap(self, rank: int) -> Ended:
         process = self._processes[rank]
-        if process.is_alive():  # a sentinel that is a pipe tells the end before the kernel does
-            process.join()
+        process.join()  # a sentinel that is a pipe tells the end before the kernel does
         code = process.exitcode
         lost = code is None
         if isinstance(process, RankProcess):
