@@ -1,0 +1,106 @@
+"""What does `import spawnx` cost, alone, and in a rank beyond `import multiprocessing.spawn`?
+
+`alone` is what a program pays. `in-a-rank` is all that a fresh rank of the start method spawn imports because of us,
+and the call that arms its death signal, which loads what that needs. Each is timed in a bare interpreter, once by the
+clocks and once by `-X importtime`, which has a cost of its own and leaves out what is no import. The floor is an
+empty module; `stdlib` and `torch` are what a program imports without us.
+"""
+
+from __future__ import annotations
+
+import os
+import py_compile
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+from typing import Any
+
+import spawnx
+from benchmarks import harness
+
+# Case -> (what is loaded before, what is timed).
+CODE = {
+    "import/floor/alone": ("", "import empty"),
+    "import/python/alone": ("", "import spawnx"),
+    "import/stdlib/alone": ("", "import multiprocessing.spawn"),
+    "import/torch/alone": ("", "import torch.multiprocessing"),
+    "import/floor/in-a-rank": ("import multiprocessing.spawn", "import empty"),
+    "import/python/in-a-rank": (
+        "import multiprocessing.spawn, os",
+        "import spawnx.remote.rank, spawnx.remote.report; spawnx.remote.rank.arm_or_leave('python', os.getppid())",
+    ),
+}
+FROM_HERE = "timed from here"
+TIMED = f"""
+import sys, time
+{{before}}
+loaded = set(sys.modules)
+print("{FROM_HERE}", file=sys.stderr)
+began, began_cpu = time.perf_counter(), time.process_time()
+{{timed}}
+print(time.perf_counter() - began, time.process_time() - began_cpu, *(set(sys.modules) - loaded))
+"""
+IMPORTTIME = re.compile(r"import time:\s+(\d+) \|")
+
+
+def cases(quick: bool) -> Iterator[str]:  # noqa: FBT001
+    """The ids."""
+    yield from (case for case in CODE if "torch" not in case or (harness.has_torch() and not quick))
+
+
+def measure(case: str) -> harness.Metrics:
+    """Take one sample."""
+    if case == "import/python/in-a-rank":
+        _check_modules(case)
+    seconds, cpu_seconds, *modules = _timed(case).stdout.split()
+    told = _timed(case, "-X", "importtime").stderr.partition(FROM_HERE)[2]
+    return {
+        "ms": 1000 * float(seconds),
+        "cpu ms": 1000 * float(cpu_seconds),
+        "importtime ms": sum(map(int, IMPORTTIME.findall(told))) / 1000,
+        "modules": len(modules),
+    }
+
+
+def _timed(case: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a case in a bare interpreter: the clock, CPU time and modules are on stdout, importtime on stderr."""
+    before, timed = CODE[case]
+    with tempfile.TemporaryDirectory() as folder:
+        module = Path(folder, "empty.py")
+        module.touch()
+        py_compile.compile(str(module))
+        return subprocess.run(
+            [sys.executable, *options, "-c", TIMED.format(before=before, timed=timed)],
+            cwd=harness.ROOT,
+            env={**os.environ, "PYTHONPATH": folder},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+
+def _check_modules(case: str) -> None:
+    """Make sure that what is timed loads what a rank loads because of us."""
+    queue = get_context("spawn").SimpleQueue()
+    spawnx.spawn(tell_modules, (queue,))
+    ours = queue.get()
+    plain: Any = get_context("spawn").Process(target=tell_modules, args=(0, queue))
+    plain.start()
+    theirs = queue.get()
+    plain.join()
+    missed = ours - theirs - set(_timed(case).stdout.split())
+    assert not missed, f"ranks import what isn't timed: {missed}"
+
+
+def tell_modules(_rank: int, queue: SimpleQueue[set[str]]) -> None:
+    """Be a rank: tell what is loaded."""
+    queue.put(set(sys.modules))
+
+
+if __name__ == "__main__":
+    harness.main("benchmarks.bench_import", cases, repetitions=21)

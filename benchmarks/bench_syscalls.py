@@ -1,0 +1,63 @@
+"""How many system calls does the supervisor make from start to joined, for N forked ranks?
+
+Counted by strace for the supervisor alone, in the call that starts and in the calls that join, with all ranks alive
+at once in between; a first call of one rank comes before, so that imports don't count. `per rank` that doesn't change
+with N is O(N); the reference polls every earlier child at each start: N(N+1)/2 `wait4` in all.
+"""
+
+from __future__ import annotations
+
+import collections
+import sys
+from collections.abc import Iterator
+
+from benchmarks import harness, strace, variants
+
+SIZES = [125, 250, 500, 1000]
+SIZES_QUICK = [50, 100]
+
+
+def cases(quick: bool) -> Iterator[str]:  # noqa: FBT001
+    """The ids."""
+    for torch in (False, True):
+        for ranks in SIZES_QUICK if quick else SIZES:
+            for name in variants.names(torch=torch):
+                if not (torch and name != "torch"):  # what is imported changes times, but no counts
+                    yield f"syscalls/{name}/fork/n={ranks}"
+
+
+def measure(case: str) -> harness.Metrics:
+    """Take one sample."""
+    _, name, _, size = case.split("/")
+    ranks = int(size.removeprefix("n="))
+    calls = count(name, ranks)
+    return {"calls per rank": calls.total() / ranks, "calls": calls.total(), "wait4": calls["wait4"]}
+
+
+def count(name: str, ranks: int) -> collections.Counter[str]:
+    """Each system call of the supervisor, with its number."""
+    code = f"from benchmarks import bench_syscalls; bench_syscalls.run({name!r}, {ranks})"
+    return strace.count(code, harness.ROOT)
+
+
+def run(name: str, ranks: int) -> None:
+    """Be the supervisor that is traced."""
+    variants.raise_fd_limit()
+    variant, gate = variants.Variant(name, "fork"), variants.Gate()
+    gate.let(1)
+    variant.start(1, gate).join_all()
+    gate.wait_for(1)
+    strace.mark()
+    started = variant.start(ranks, gate)
+    strace.mark()
+    gate.wait_for(ranks)
+    gate.let(ranks)
+    strace.mark()
+    started.join_all()
+    strace.mark()
+
+
+if __name__ == "__main__":
+    if reason := strace.missing():
+        sys.exit(f"skipped: {reason}")
+    harness.main("benchmarks.bench_syscalls", cases, repetitions=1)

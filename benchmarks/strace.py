@@ -1,0 +1,45 @@
+"""Count the system calls that a process makes between two marks in its own code, by strace(1)."""
+
+from __future__ import annotations
+
+import collections
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+_MARK = "/mark-for-strace"
+_CALL = re.compile(r"(\w+)\(")
+
+
+def missing() -> str | None:
+    """Why nothing can be counted here, or None if it can."""
+    if sys.platform != "linux" or shutil.which("strace") is None:
+        return "strace is not installed"
+    if subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True, check=False).returncode != 0:
+        return "strace may not trace here"
+    return None
+
+
+def mark() -> None:
+    """In the process that is traced: begin to count, or end it."""
+    os.access(_MARK, os.F_OK)
+
+
+def count(code: str, root: Path) -> collections.Counter[str]:
+    """Run Python code in `root`, and count its system calls between marks. Those of its children don't count."""
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder, "trace")
+        subprocess.run(["strace", "-o", str(trace), sys.executable, "-c", code], cwd=root, check=True)
+        calls: collections.Counter[str] = collections.Counter()
+        counting = False
+        with trace.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if _MARK in line:
+                    counting = not counting
+                elif counting and (call := _CALL.match(line)):  # not: signals, and the ends of split lines
+                    calls[call[1]] += 1
+    return calls

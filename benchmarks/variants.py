@@ -1,0 +1,200 @@
+"""The ways to start ranks that are compared, each behind the same three methods, and what the ranks do.
+
+- `python` (and `native`, where it is installed): spawnx on that backend. No torch in any process.
+- `stdlib`: `multiprocessing.Process`, likewise without torch.
+- `floor`: what the system itself takes: a bare loop of `os.fork`, or of `os.waitpid`.
+- `torch`: the reference. `python+torch`, `floor+torch`: the above with torch imported by the supervisor and by every
+  rank, as the reference has it, so that both fork as much memory or import as much.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+from benchmarks import harness
+from spawnx import backends
+
+
+def names(*, torch: bool) -> list[str]:
+    """The variants that can be measured here, those with or those without torch."""
+    if not torch:
+        return ["floor", *backends.available(), "stdlib"]
+    if not harness.has_torch():
+        return []
+    return ["floor+torch", *(f"{name}+torch" for name in backends.available()), "torch"]
+
+
+# -- what the ranks do ----------------------------------------------------------------------------------------
+
+
+class Gate:
+    """Where ranks say that they are alive, by a byte, and wait to be let on, by another one."""
+
+    def __init__(self) -> None:
+        """Make two pipes."""
+        self._arrived, self.arrive = multiprocessing.Pipe(duplex=False)
+        self.passed, self._let = multiprocessing.Pipe(duplex=False)
+
+    def wait_for(self, ranks: int) -> None:
+        """Wait until so many ranks are alive."""
+        while ranks:
+            ranks -= len(os.read(self._arrived.fileno(), ranks))
+
+    def let(self, ranks: int) -> None:
+        """Let so many ranks on."""
+        while ranks:
+            ranks -= os.write(self._let.fileno(), b"." * ranks)
+
+
+def pass_gate(_rank: int, arrive: Connection, passed: Connection, torch: bool) -> None:  # noqa: FBT001
+    """Be a rank: arrive, and end when let on."""
+    if torch:
+        importlib.import_module("torch")
+    os.write(arrive.fileno(), b".")
+    os.read(passed.fileno(), 1)
+
+
+# -- how they are started -------------------------------------------------------------------------------------
+
+
+class Ranks(Protocol):
+    """The ranks of one variant, started."""
+
+    def join_one(self) -> None:
+        """Wait until one more has ended."""
+
+    def join_all(self) -> None:
+        """Wait until all have ended; raises unless all ended well."""
+
+
+class Variant:
+    """One way to start ranks. Made before anything is timed: it imports what it needs.
+
+    Args:
+        name: one of `names`.
+        method: the start method.
+        floor: what `floor` is: `Forked` or `Waited`.
+    """
+
+    def __init__(self, name: str, method: str, floor: type[Forked | Waited] | None = None) -> None:
+        """Import what is used."""
+        self._method = method
+        implementation, self._torch = name.removesuffix("+torch"), "torch" in name
+        if self._torch:
+            importlib.import_module("torch.multiprocessing")
+        if implementation in {"floor", "stdlib"}:
+            self._start: Any = Processes if implementation == "stdlib" else floor or Forked
+        elif implementation == "torch":
+            self._start = _of_context("torch.multiprocessing")
+        else:
+            os.environ["SPAWNX_BACKEND"] = implementation
+            self._start = _of_context("spawnx")
+
+    def start(self, ranks: int, gate: Gate) -> Ranks:
+        """Start ranks that pass `gate`."""
+        started: Ranks = self._start(self._method, ranks, (gate.arrive, gate.passed, self._torch))
+        return started
+
+
+class Forked:
+    """Children by a bare loop of `os.fork`, which end without any exit function."""
+
+    def __init__(self, _method: str, ranks: int, args: tuple[Any, ...]) -> None:
+        """Start them."""
+        self._pids = []
+        for rank in range(ranks):
+            pid = os.fork()
+            if not pid:
+                pass_gate(rank, *args)
+                os._exit(0)
+            self._pids.append(pid)
+
+    def join_one(self) -> None:
+        """See `Ranks`."""
+        pid, status = os.wait()
+        self._pids.remove(pid)
+        assert status == 0
+
+    def join_all(self) -> None:
+        """See `Ranks`."""
+        for pid in self._pids:
+            assert os.waitpid(pid, 0) == (pid, 0)
+
+
+class Processes:
+    """Children by `multiprocessing.Process`, joined one after the other, or as the reference waits for the next."""
+
+    def __init__(self, method: str, ranks: int, args: tuple[Any, ...]) -> None:
+        """Start them."""
+        context: Any = multiprocessing.get_context(method)
+        self._processes = {}
+        for rank in range(ranks):
+            process = context.Process(target=pass_gate, args=(rank, *args))
+            process.start()
+            self._processes[process.sentinel] = process
+
+    def join_one(self) -> None:
+        """See `Ranks`."""
+        for sentinel in wait(self._processes):
+            self._processes[sentinel].join()
+            assert self._processes.pop(sentinel).exitcode == 0
+
+    def join_all(self) -> None:
+        """See `Ranks`."""
+        for process in self._processes.values():
+            process.join()
+            assert process.exitcode == 0
+
+
+class Waited(Processes):
+    """Children by `multiprocessing.Process`, which are as large and end as ranks do, reaped by a bare loop."""
+
+    def join_one(self) -> None:
+        """See `Ranks`."""
+        assert os.wait()[1] == 0
+
+    def join_all(self) -> None:
+        """See `Ranks`."""
+        for process in self._processes.values():
+            with suppress(ChildProcessError):  # one that `join_one` has reaped
+                assert os.waitpid(process.pid, 0)[1] == 0
+
+
+def _of_context(package: str) -> Any:
+    start_processes = importlib.import_module(package).start_processes
+
+    def start(method: str, ranks: int, args: tuple[Any, ...]) -> OfContext:
+        return OfContext(start_processes(pass_gate, args, ranks, join=False, start_method=method))
+
+    return start
+
+
+class OfContext:
+    """Ranks of a `ProcessContext`, of ours or of the reference."""
+
+    def __init__(self, context: Any) -> None:
+        """Take the context."""
+        self._context = context
+
+    def join_one(self) -> None:
+        """See `Ranks`."""
+        self._context.join()
+
+    def join_all(self) -> None:
+        """See `Ranks`."""
+        while not self._context.join():
+            pass
+        assert all(process.exitcode == 0 for process in self._context.processes)
+
+
+def raise_fd_limit() -> None:
+    """Allow as many open files as the hard limit does: the standard library needs two for each forked rank."""
+    import resource  # not at the top: Windows has none
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
