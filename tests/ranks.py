@@ -1,0 +1,635 @@
+"""What ranks run in the tests: importable by name, and free of imports that a rank would have to pay for.
+
+Functions named after what a rank does take its index first. Those under "ways to end" are given to them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing import util
+from multiprocessing.connection import wait
+from typing import Any
+
+
+class Gate:
+    """Where ranks say that they are there, and wait to be let on. A rank that is killed meanwhile harms nobody."""
+
+    def __init__(self, context: Any) -> None:
+        """Make the gate for ranks of one start method, by its `multiprocessing` context."""
+        self.arrived = context.Semaphore(0)
+        self.opened = context.Semaphore(0)
+
+    def arrive(self) -> None:
+        """As a rank, say that this rank is there."""
+        self.arrived.release()
+
+    def pass_through(self) -> None:
+        """As a rank, say that this rank is there, and wait to be let on."""
+        self.arrived.release()
+        self.opened.acquire()
+
+    def wait_for(self, count: int = 1) -> None:
+        """As the supervisor, wait until so many ranks are there."""
+        for _ in range(count):
+            if not self.arrived.acquire(timeout=60):
+                raise TimeoutError("a rank has not arrived")
+
+    def let(self, count: int = 1) -> None:
+        """As the supervisor, let so many ranks on."""
+        for _ in range(count):
+            self.opened.release()
+
+
+def stay() -> None:
+    """Wait for a signal that ends this rank."""
+    threading.Event().wait()
+
+
+# Ways to end
+
+
+def pass_by() -> None:
+    """End well."""
+
+
+def raise_value_error(text: str) -> None:
+    """Raise what a user's code would."""
+    raise ValueError(text)
+
+
+def raise_chained(text: str) -> None:
+    """Raise with a cause."""
+    try:
+        raise KeyError("cause")
+    except KeyError as cause:
+        raise ValueError(text) from cause
+
+
+class UnpicklableError(Exception):
+    """An exception that can't travel: only its traceback can."""
+
+    def __reduce__(self) -> Any:
+        """Refuse."""
+        raise TypeError("not to be pickled")
+
+
+def raise_unpicklable(text: str) -> None:
+    """Raise an exception that can't be pickled."""
+    raise UnpicklableError(text)
+
+
+class SilentError(Exception):
+    """An exception that can't say what it is."""
+
+    def __str__(self) -> str:
+        """Fail."""
+        raise RuntimeError("no text")
+
+
+def raise_silent(text: str) -> None:
+    """Raise an exception whose `str` raises."""
+    raise SilentError(text)
+
+
+def recurse(text: str) -> None:
+    """Raise RecursionError."""
+    recurse(text)
+
+
+class OwnBaseError(BaseException):
+    """What `except Exception` doesn't catch, and nobody expects."""
+
+
+def raise_base_exception(name: str) -> None:
+    """Raise a BaseException that is no Exception."""
+    raise {"GeneratorExit": GeneratorExit, "OwnBaseError": OwnBaseError}[name]("base")
+
+
+def raise_keyboard_interrupt() -> None:
+    """Raise what Ctrl-C raises."""
+    raise KeyboardInterrupt
+
+
+def exit_with(code: Any) -> None:
+    """Leave by `sys.exit`."""
+    sys.exit(code)
+
+
+def exit_without_arguments() -> None:
+    """Leave by a bare `sys.exit()`."""
+    sys.exit()
+
+
+def exit_at_once(code: int) -> None:
+    """Leave without any finalizer."""
+    os._exit(code)
+
+
+def die_by(signum: int) -> None:
+    """Die by a signal, without a core file."""
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if signum != signal.SIGKILL:
+        signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
+
+
+def send_self(signum: int) -> None:
+    """Get a signal, whatever its handler."""
+    os.kill(os.getpid(), signum)
+    stay()
+
+
+def raise_but_exit_well(text: str) -> None:
+    """Raise, and end with exit code 0 in a finalizer."""
+    util.Finalize(None, os._exit, args=(0,), exitpriority=100)
+    raise ValueError(text)
+
+
+def raise_but_stay(text: str) -> None:
+    """Raise, and hang in a finalizer."""
+    util.Finalize(None, stay, exitpriority=100)
+    raise ValueError(text)
+
+
+def report_and_exit(path: str, text: str, code: int) -> None:
+    """Report as the reference's ranks do, and leave."""
+    with open(path, "wb") as file:
+        pickle.dump(text, file)
+    sys.exit(code)
+
+
+def raise_in_grandchild(text: str) -> None:
+    """Raise in a process forked by this rank, and leave this rank with exit code 3."""
+    pid = os.fork()
+    if not pid:
+        raise ValueError(text)
+    os.waitpid(pid, 0)
+    sys.exit(3)
+
+
+def start_a_child() -> None:
+    """Start a process from this rank."""
+    child = multiprocessing.get_context("spawn").Process(target=os.getpid)
+    child.start()
+    child.join()
+    sys.exit(child.exitcode)
+
+
+# What ranks do
+
+
+def nothing(rank: int) -> None:
+    """End well at once."""
+
+
+def do(rank: int, how: Callable[..., None], *args: Any) -> None:
+    """End in the way given."""
+    how(*args)
+
+
+def one_does(rank: int, which: int, how: Callable[..., None], *args: Any) -> None:
+    """As rank `which`, end in the way given; as another one, end well."""
+    if rank == which:
+        how(*args)
+
+
+def one_does_others_stay(rank: int, which: int, gate: Gate, how: Callable[..., None], *args: Any) -> None:
+    """As rank `which`, end in the way given when let on; as another one, arrive and stay."""
+    if rank == which:
+        gate.opened.acquire()
+        how(*args)
+    gate.arrive()
+    stay()
+
+
+def one_does_others_ignore_sigterm(
+    rank: int, which: int, gate: Gate, how: Callable[..., None], *args: Any
+) -> None:
+    """As rank `which`, end in the way given when let on; as another one, ignore SIGTERM, arrive and stay."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    one_does_others_stay(rank, which, gate, how, *args)
+
+
+def first_raises_then_others_end(rank: int, gate: Gate, queue: Any) -> None:
+    """As rank 0, send the pid and raise; as another one, end well once rank 0 is dead."""
+    if rank == 0:
+        queue.put(os.getpid())
+        gate.opened.acquire()
+        raise ValueError("first")
+    pidfd = os.pidfd_open(queue.get())
+    gate.arrive()
+    wait([pidfd])
+
+
+def wait_at(rank: int, gate: Gate) -> None:
+    """Arrive, wait to be let on, end well."""
+    gate.pass_through()
+
+
+def wait_at_own(rank: int, gates: list[Gate]) -> None:
+    """Arrive at the gate of this rank, wait to be let on, end well."""
+    gates[rank].pass_through()
+
+
+def wait_at_own_then_do(rank: int, gates: list[Gate], how: Callable[..., None], *args: Any) -> None:
+    """Arrive at the gate of this rank, wait to be let on, end in the way given."""
+    gates[rank].pass_through()
+    how(*args)
+
+
+def wait_at_then_put(rank: int, gate: Gate, queue: Any) -> None:
+    """Arrive, wait to be let on, and leave proof of work."""
+    gate.pass_through()
+    queue.put(rank)
+
+
+def put_rank(rank: int, queue: Any) -> None:
+    """Say which rank this is."""
+    queue.put(rank)
+
+
+def put_args(rank: int, queue: Any, *args: Any) -> None:
+    """Say what this rank was given."""
+    queue.put((rank, args))
+
+
+def put_length(rank: int, queue: Any, data: bytes) -> None:
+    """Say how much this rank was given."""
+    queue.put((rank, len(data), data[:1], data[-1:]))
+
+
+def put_identity(rank: int, queue: Any) -> None:
+    """Say what this rank knows of itself."""
+    process = multiprocessing.current_process()
+    parent = multiprocessing.parent_process()
+    queue.put(
+        {
+            "rank": rank,
+            "pid": os.getpid(),
+            "ppid": os.getppid(),
+            "name": process.name,
+            "daemon": process.daemon,
+            "parent's pid": parent and parent.pid,
+            "parent's name": parent and parent.name,
+            "parent is alive": parent and parent.is_alive(),
+            "children": multiprocessing.active_children(),
+        }
+    )
+
+
+def describe() -> dict[str, Any]:
+    """What a process is in, as far as its start can have made a difference."""
+    process = multiprocessing.current_process()
+    return {
+        "argv": sys.argv,
+        "authkey": bytes(process.authkey),
+        "cwd": os.getcwd(),
+        "finalizers": len(util._finalizer_registry),
+        "handlers": [str(signal.getsignal(signum)) for signum in sorted(signal.valid_signals())],
+        "hooks": [sys.excepthook is sys.__excepthook__, threading.excepthook is threading.__excepthook__],
+        "main": [multiprocessing.get_start_method(allow_none=True), sys.modules["__main__"].__name__],
+        "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        if hasattr(signal, "pthread_sigmask")
+        else [],
+        "path": sys.path,
+        "stdin": os.path.samestat(os.fstat(sys.stdin.fileno()), os.stat(os.devnull)),
+        "streams": [sys.stdout.fileno(), sys.stderr.fileno()],
+        "threads": [threading.current_thread().name, threading.current_thread() is threading.main_thread()],
+        "type": [process.name[:4], isinstance(process, multiprocessing.process.BaseProcess)],
+    }
+
+
+def put_description(rank: int, queue: Any) -> None:
+    """Say what this rank is in."""
+    queue.put(describe())
+
+
+def put_death_signal(rank: int, queue: Any) -> None:
+    """Say which signal the kernel sends when the parent ends."""
+    import ctypes
+
+    number = ctypes.c_int()
+    ctypes.CDLL(None).prctl(2, ctypes.byref(number), 0, 0, 0)
+    queue.put(number.value)
+
+
+def put_environment(rank: int, queue: Any, name: str) -> None:
+    """Say what a variable of the environment is in this rank."""
+    queue.put((rank, os.environ.get(name)))
+
+
+def put_daemon_error(rank: int, queue: Any) -> None:
+    """Say what a daemon is told that starts a process."""
+    child = multiprocessing.Process(target=os.getpid)
+    try:
+        child.start()
+    except AssertionError as error:
+        queue.put(str(error))
+
+
+def interrupted_with_finalizer(rank: int, queue: Any, how: Callable[..., None], *args: Any) -> None:
+    """Be interrupted, with a finalizer that tells and text that waits in a buffer."""
+    util.Finalize(None, queue.put, args=("finalized",), exitpriority=100)
+    how(*args)
+
+
+def fail_in_thread(rank: int, how: Callable[..., None], *args: Any) -> None:
+    """End a thread in the way given, and this rank well."""
+    thread = threading.Thread(target=how, args=args)
+    thread.start()
+    thread.join()
+
+
+def leave_traces(rank: int, write_end: Any, how: Callable[..., None], *args: Any) -> None:
+    """Register each kind of handler that may run at a rank's end; each writes its name."""
+    file = os.dup(write_end.fileno())
+    atexit.register(os.write, file, b"atexit\n")
+    util.Finalize(None, os.write, args=(file, b"finalizer with priority\n"), exitpriority=10)
+    util.Finalize(None, os.write, args=(file, b"finalizer of last priority\n"), exitpriority=-10)
+    os.write(file, b"rank\n")
+    how(*args)
+
+
+def print_unfinished(rank: int) -> None:
+    """Print without a newline, into buffers, one of them on the same file as that of standard output."""
+    sys.stdout.write("printed, ")
+    sys.stdout.flush()
+    sys.stderr = open(1, "w", closefd=False)
+    sys.stderr.write("warned, ")
+
+
+def print_rank(rank: int) -> None:
+    """Print a line."""
+    print(f"from rank {rank}")
+
+
+def print_loaded(rank: int, name: str) -> None:
+    """Say whether a module is loaded."""
+    print(name in sys.modules)
+
+
+def wait_then_write(rank: int, gate: Gate, line: bytes) -> None:
+    """Arrive, wait to be let on, and write a line."""
+    gate.pass_through()
+    os.write(1, line)
+
+
+def write_when_terminated(rank: int, gate: Gate) -> None:
+    """Stay, and write a line when SIGTERM comes."""
+
+    def handle(_signum: int, _frame: object) -> None:
+        os.write(1, b"SIGTERM\n")
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, handle)
+    gate.arrive()
+    stay()
+
+
+def be_supervisor(rank: int, package: str, start_method: str, how: Callable[..., None], *args: Any) -> None:
+    """Start ranks of which rank 1 ends in the way given."""
+    mp = importlib.import_module(package)
+    mp.start_processes(one_does, (1, how, *args), 2, start_method=start_method)
+
+
+def send_when_waiting(pid: int, signum: int) -> None:
+    """Send a signal to a process once it sleeps in the kernel, three times seen in a row."""
+    seen = 0
+    while seen < 3:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state = file.read().rpartition(b")")[2].split()[0]
+        seen = seen + 1 if state == b"S" else 0
+        threading.Event().wait(0.01)
+    os.kill(pid, signum)
+
+
+def use_lock_and_event(rank: int, lock: Any, event: Any, counter: Any, gate: Gate) -> None:
+    """Count under the lock once the event is set."""
+    gate.arrive()
+    event.wait()
+    with lock:
+        counter.value += 1
+
+
+def release(rank: int, semaphore: Any) -> None:
+    """Release it once."""
+    semaphore.release()
+
+
+def acquire_lock(rank: int, _other: object, lock: Any) -> None:
+    """Show that the lock is one."""
+    with lock:
+        pass
+
+
+def hold_twice(rank: int, lock: Any) -> None:
+    """Show that the lock may be held twice."""
+    with lock, lock:
+        pass
+
+
+def meet(rank: int, barrier: Any) -> None:
+    """Wait until all ranks are there."""
+    barrier.wait(60)
+
+
+def expect(rank: int, first: str, second: str) -> None:
+    """Check two letters."""
+    assert (first, second) == ("a", "b")
+
+
+def expect_same(rank: int, first: object, second: object) -> None:
+    """Check that two arguments are one."""
+    assert first is second
+
+
+def return_text(rank: int) -> str:
+    """Return something."""
+    return "ignored"
+
+
+def send_args(rank: int, sender: Any, *args: Any) -> None:
+    """Send what this rank was given."""
+    sender.send((rank, args))
+
+
+def append_and_put(rank: int, queue: Any, items: list[int]) -> None:
+    """Change a list."""
+    items.append(rank)
+    queue.put((rank, items))
+
+
+def put_doubled(rank: int, tensor: Any, queue: Any, gate: Gate) -> None:
+    """Put twice the tensor, and stay until it was taken."""
+    queue.put(tensor * 2)
+    gate.pass_through()
+
+
+def send_back(rank: int, connections: list[tuple[Any, Any]]) -> None:
+    """Receive at the pipe of this rank, and send back."""
+    receiver, sender = connections[rank]
+    sender.send((rank, receiver.recv()))
+
+
+def append_to(rank: int, names: Any, table: Any) -> None:
+    """Write into a manager's list and dict."""
+    names.append(rank)
+    table[rank] = rank * rank
+
+
+def write_shared_memory(rank: int, memory: Any) -> None:
+    """Write into the byte of this rank."""
+    memory.buf[rank] = rank + 1
+    memory.close()
+
+
+def write_shared_array(rank: int, array: Any) -> None:
+    """Write into the item of this rank."""
+    array[rank] = rank + 1
+
+
+def add_to_tensor(rank: int, tensor: Any) -> None:
+    """Add to the item of this rank, in memory that all share."""
+    tensor[rank] += rank + 1
+
+
+def elastic_wrap(rank: int, args: Any, hows: Any, queues: Any, event: Any, gate: Gate) -> None:
+    """Put a result and wait until it was taken, as torch elastic's ranks do, or fail."""
+    gate.arrive()
+    if hows[rank]:
+        how, *rest = hows[rank]
+        how(*rest)
+    queues[rank].put(args[rank])
+    event.wait()
+
+
+def put_over_feeder(rank: int, queue: Any) -> None:
+    """Put more than a pipe holds into a Queue: its thread must have sent all before the rank ends."""
+    queue.put((rank, b"x" * 1_000_000))
+
+
+class Worker:
+    """An object whose bound methods are given as `fn`."""
+
+    def __init__(self, base: int) -> None:
+        """Keep what tells this object from another one."""
+        self.base = base
+
+    def put(self, rank: int, queue: Any) -> None:
+        """Say which rank of which object this is."""
+        queue.put(self.base + rank)
+
+    def wrap(self, rank: int, function: Callable[..., Any], args: Any, kwargs: Any, queue: Any) -> None:
+        """Call the user's function as Lightning's launcher does."""
+        result = function(*args, **kwargs)
+        if rank == 0:
+            queue.put(result)
+
+    def __call__(self, rank: int, queue: Any) -> None:
+        """Be `fn` itself."""
+        self.put(rank, queue)
+
+
+class WaitsForByte:
+    """An argument whose unpickling waits for a byte at a FIFO."""
+
+    def __init__(self, path: str) -> None:
+        """Name the FIFO."""
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        """Wait on the other side."""
+        return _read_a_byte, (self.path,)
+
+
+def _read_a_byte(path: str) -> str:
+    file = os.open(path, os.O_RDONLY)
+    os.read(file, 1)
+    os.close(file)
+    return path
+
+
+class BreaksOnArrival:
+    """An argument whose unpickling raises."""
+
+    def __reduce__(self) -> Any:
+        """Raise on the other side."""
+        return raise_value_error, ("broken on arrival",)
+
+
+class RefusesToPickle:
+    """An argument that can't be pickled."""
+
+    def __reduce__(self) -> Any:
+        """Raise on this side."""
+        raise TypeError("refuses to be pickled")
+
+
+class OwnPicklingError(Exception):
+    """An exception whose arguments aren't a text."""
+
+
+class RefusesInItsOwnWay:
+    """An argument that can't be pickled, and says so in its own way."""
+
+    def __reduce__(self) -> Any:
+        """Raise on this side."""
+        raise OwnPicklingError(7, "seven")
+
+
+class CountsPickles:
+    """An argument that counts how often it is pickled."""
+
+    pickles = 0
+
+    def __reduce__(self) -> Any:
+        """Count."""
+        type(self).pickles += 1
+        return CountsPickles, ()
+
+
+class Index:
+    """A number by `__index__` alone, as numpy's are."""
+
+    def __init__(self, value: int) -> None:
+        """Keep the number."""
+        self.value = value
+
+    def __index__(self) -> int:
+        """Be the number."""
+        return self.value
+
+
+def fail_one_after_the_other(rank: int, first: int, queue: Any) -> None:
+    """As rank `first`, raise; as the other one, raise once that one is dead."""
+    if rank == first:
+        queue.put(os.getpid())
+        raise ValueError("first")
+    wait([os.pidfd_open(queue.get())])
+    raise ValueError("second")
+
+
+def accept(rank: int, _argument: object) -> None:
+    """Take an argument and end well."""
+
+
+def put_number_of_fds(rank: int, queue: Any) -> None:
+    """Say how many fds this rank has."""
+    queue.put((rank, len(os.listdir("/proc/self/fd"))))
+
+
+def print_and_do(rank: int, how: Callable[..., None], *args: Any) -> None:
+    """Print, into a buffer, and end in the way given."""
+    print("printed")
+    how(*args)

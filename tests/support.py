@@ -1,0 +1,167 @@
+"""What the tests share: the implementation under test, the start methods, and how to wait without sleeping."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).parent.parent
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+START_METHODS = multiprocessing.get_all_start_methods()
+# Where the start method makes no difference: the one in which the reference needn't import torch once per rank.
+# Not on macOS, whose own libraries don't survive a fork.
+QUICK = "fork" if "fork" in START_METHODS and sys.platform != "darwin" else "spawn"
+# The start methods that pickle what they hand to a rank.
+PICKLING = [method for method in START_METHODS if method != "fork"]
+# Of those, the one in which the reference's ranks share one import of torch (see `_long_lived_helpers`).
+QUICK_PICKLING = "forkserver" if "forkserver" in START_METHODS else "spawn"
+LONG_S = 60.0
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: /proc, prctl or pidfds")
+posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX: signals, fork or FIFOs")
+needs_fork = pytest.mark.skipif("fork" not in START_METHODS, reason="needs the start method fork")
+
+
+@dataclass(frozen=True)
+class Impl:
+    """One implementation of the contract: spawnx on one backend, or the reference."""
+
+    name: str
+
+    @property
+    def is_torch(self) -> bool:
+        """Whether this is the reference."""
+        return self.name == "torch"
+
+    @property
+    def package(self) -> str:
+        """The name under which a caller imports it `as mp`."""
+        return "torch.multiprocessing" if self.is_torch else "spawnx"
+
+    @property
+    def mp(self) -> ModuleType:
+        """What a caller imports `as mp`."""
+        return importlib.import_module(self.package)
+
+    @property
+    def module(self) -> ModuleType:
+        """The module behind the public path `….spawn`."""
+        return importlib.import_module(f"{self.package}.spawn")
+
+    @property
+    def logger(self) -> str:
+        """The logger that tells of terminated ranks."""
+        return "torch.multiprocessing.spawn" if self.is_torch else "spawnx"
+
+    def start(
+        self, fn: Any, args: Any = (), nprocs: Any = 1, start_method: str = QUICK, **options: Any
+    ) -> Any:
+        """Start ranks and return their context."""
+        return self.mp.start_processes(fn, args, nprocs, join=False, start_method=start_method, **options)
+
+    def differs(self, *, torch: T, spawnx: T) -> T:
+        """Choose the side of a deliberate difference: what torch does, and what spawnx does."""
+        return torch if self.is_torch else spawnx
+
+    def every_failure(self, context: Any, **options: Any) -> list[Any]:
+        """Join until `join` returns True; return what it raised on the way, in that order."""
+        failures: list[Any] = []
+        while True:
+            try:
+                finish(context, **options)
+            except self.module.ProcessException as failure:
+                # Its traceback holds the frames of `join`, and these the Process objects.
+                failures.append(failure.with_traceback(None))
+            else:
+                return failures
+
+
+def finish(context: Any, **options: Any) -> None:
+    """Join until all ranks have ended, for `LONG_S` at most."""
+    until = time.monotonic() + LONG_S
+    while not context.join(timeout=1, **options):
+        if time.monotonic() > until:
+            raise TimeoutError(f"ranks {sorted(context.sentinels.values())} have not ended")
+
+
+def wait_ended(processes: Iterable[Any]) -> None:
+    """Wait until processes have ended, and leave their exit statuses to others."""
+    for process in processes:
+        if not wait([process.sentinel], timeout=LONG_S):
+            raise TimeoutError(f"{process} has not ended")
+        if hasattr(os, "waitid"):
+            # A sentinel may be a pipe, which a process closes a moment before its status is there.
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def take(queue: Any, count: int) -> list[Any]:
+    """Take items off a SimpleQueue into which all writers have written, and sort them."""
+    return sorted((queue.get() for _ in range(count)), key=repr)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A small program on the implementation under test, in a process and a folder of its own."""
+
+    impl: Impl
+    folder: Path
+
+    def command(self, source: str, *arguments: str) -> list[str]:
+        """Write the program, with the implementation imported `as mp`, and return the command that runs it."""
+        path = self.folder / "program.py"
+        path.write_text(f"import {self.impl.package} as mp\n{textwrap.dedent(source)}", encoding="utf-8")
+        return [sys.executable, str(path), *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment, in which spawnx and the tests are found by every process."""
+        places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+
+    def run(self, source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the program to its end."""
+        return subprocess.run(
+            self.command(source, *arguments),
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LONG_S,
+            check=False,
+        )
+
+    def output(self, source: str, *arguments: str) -> list[str]:
+        """Run a program that must end well, and return the lines that it printed."""
+        done = self.run(source, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    def popen(self, source: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Start the program and talk to it by its standard streams."""
+        return subprocess.Popen(
+            self.command(source, *arguments),
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            **options,
+        )
