@@ -7,6 +7,7 @@ with N is O(N); the reference polls every earlier child at each start: N(N+1)/2 
 
 from __future__ import annotations
 
+import collections
 import sys
 from collections.abc import Iterator
 
@@ -29,9 +30,14 @@ def measure(case: str) -> harness.Metrics:
     """Take one sample."""
     _, name, _, size = case.split("/")
     ranks = int(size.removeprefix("n="))
-    code = f"from benchmarks import bench_syscalls; bench_syscalls.run({name!r}, {ranks})"
-    calls = strace.count(code, harness.ROOT)
+    calls = count(name, ranks)
     return {"calls per rank": calls.total() / ranks, "calls": calls.total(), "wait4": calls["wait4"]}
+
+
+def count(name: str, ranks: int) -> collections.Counter[str]:
+    """Each system call of the supervisor, with its number."""
+    code = f"from benchmarks import bench_syscalls; bench_syscalls.run({name!r}, {ranks})"
+    return strace.count(code, harness.ROOT)
 
 
 def run(name: str, ranks: int) -> None:

@@ -43,6 +43,8 @@ def main(module: str, cases: Callable[[bool], Iterable[str]], repetitions: int =
     question = sys.modules["__main__"].__doc__ or ""
     options = _parse(question, repetitions)
     ids = [case for case in cases(options.quick) if options.only in case]
+    if not ids:
+        sys.exit(f"no case has {options.only!r} in its id")
     environment = _environment()
     # As in an installed package: where PYTHONDONTWRITEBYTECODE is set, each rank would compile what it imports.
     for package in (spawnx.__file__, __file__):

@@ -221,7 +221,7 @@ def _compared(medians: Mapping[str, Mapping[str, float]], launcher: str) -> str:
     if ours > _NOISE * theirs:
         told = f"spawnx was slower here: it took {ours / theirs:.1f} times as long."
     if launcher == "stdlib":
-        told += " Its ranks were started by multiprocessing, too (see launchers): no gain is to be expected."
+        told += "\nIts ranks were started by multiprocessing, too (see launchers): no gain is to be expected."
     return told
 
 

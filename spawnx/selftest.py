@@ -73,7 +73,7 @@ def by_spawnx(ranks: int, start_method: str, limit: int = LIMIT) -> Run:
     context = spawnx.start_processes(
         count_primes, (ranks, limit, queue), ranks, join=False, daemon=True, start_method=start_method
     )
-    assert context is not None
+    assert context is not None  # noqa: S101 - for the type checker: it is None only after join=True
     started = time.perf_counter()
     while not context.join():
         pass
@@ -114,7 +114,7 @@ def _check_exits(processes: Sequence[Any]) -> None:
 
 def _sum(queue: Any, ranks: int) -> int:
     """What the ranks counted together; all have ended well, so that every count is there."""
-    total = sum(queue.get() for _ in range(ranks))
+    total: int = sum(queue.get() for _ in range(ranks))
     queue.close()
     return total
 

@@ -114,7 +114,9 @@ class Belongings:
     def now(cls, folder: Path) -> Belongings:
         """Look at the processes, at our fds, at `folder` and at shared memory."""
         return cls(
-            processes=frozenset(_processes(folder)), fds=frozenset(_open_fds()), files=frozenset(_files(folder))
+            processes=frozenset(_processes(folder)),
+            fds=frozenset(_open_fds()),
+            files=frozenset(_files(folder)),
         )
 
     def beyond(self, before: Belongings) -> Belongings:
@@ -248,8 +250,8 @@ def _nothing_left(
     names = left.names()
     _end(left.processes)
 
-    # What a test that has failed left is noise: its traceback alone holds much.
-    assert [] == names or request.node.stash.get(HAS_FAILED, False)
+    if not request.node.stash[HAS_FAILED]:  # else it is noise: the traceback alone holds much
+        assert [] == names
 
 
 def _left_after_settling(folder: Path, before: Belongings) -> Belongings:

@@ -6,7 +6,6 @@ Functions named after what a rank does take its index first. Those under "ways t
 from __future__ import annotations
 
 import atexit
-import contextlib
 import importlib
 import multiprocessing
 import os
@@ -14,7 +13,7 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing import util
 from multiprocessing.connection import wait
 from typing import Any
@@ -214,7 +213,9 @@ def one_does_others_stay(rank: int, which: int, gate: Gate, how: Callable[..., N
     stay()
 
 
-def one_does_others_ignore_sigterm(rank: int, which: int, gate: Gate, how: Callable[..., None], *args: Any) -> None:
+def one_does_others_ignore_sigterm(
+    rank: int, which: int, gate: Gate, how: Callable[..., None], *args: Any
+) -> None:
     """As rank `which`, end in the way given when let on; as another one, ignore SIGTERM, arrive and stay."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     one_does_others_stay(rank, which, gate, how, *args)
@@ -285,6 +286,42 @@ def put_identity(rank: int, queue: Any) -> None:
             "children": multiprocessing.active_children(),
         }
     )
+
+
+def describe() -> dict[str, Any]:
+    """What a process is in, as far as its start can have made a difference."""
+    process = multiprocessing.current_process()
+    return {
+        "argv": sys.argv,
+        "authkey": bytes(process.authkey),
+        "cwd": os.getcwd(),
+        "finalizers": len(util._finalizer_registry),
+        "handlers": [str(signal.getsignal(signum)) for signum in sorted(signal.valid_signals())],
+        "hooks": [sys.excepthook is sys.__excepthook__, threading.excepthook is threading.__excepthook__],
+        "main": [multiprocessing.get_start_method(allow_none=True), sys.modules["__main__"].__name__],
+        "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        if hasattr(signal, "pthread_sigmask")
+        else [],
+        "path": sys.path,
+        "stdin": os.path.samestat(os.fstat(sys.stdin.fileno()), os.stat(os.devnull)),
+        "streams": [sys.stdout.fileno(), sys.stderr.fileno()],
+        "threads": [threading.current_thread().name, threading.current_thread() is threading.main_thread()],
+        "type": [process.name[:4], isinstance(process, multiprocessing.process.BaseProcess)],
+    }
+
+
+def put_description(rank: int, queue: Any) -> None:
+    """Say what this rank is in."""
+    queue.put(describe())
+
+
+def put_death_signal(rank: int, queue: Any) -> None:
+    """Say which signal the kernel sends when the parent ends."""
+    import ctypes
+
+    number = ctypes.c_int()
+    ctypes.CDLL(None).prctl(2, ctypes.byref(number), 0, 0, 0)
+    queue.put(number.value)
 
 
 def put_environment(rank: int, queue: Any, name: str) -> None:
@@ -574,26 +611,33 @@ class Index:
         return self.value
 
 
-def fails_after(rank: int, order: list[int], pids: Any, hows: list[tuple[Any, ...]]) -> None:
-    """Fail in the order given: every rank but the first in it waits for the end of the one before."""
-    place = order.index(rank)
-    send, receive = pids[rank][1], pids[order[place - 1]][0]
-    if place:
-        pidfd = os.pidfd_open(receive.recv())
-        wait([pidfd])
-    send.send(os.getpid())
-    how, *args = hows[rank]
+def fail_one_after_the_other(rank: int, first: int, queue: Any) -> None:
+    """As rank `first`, raise; as the other one, raise once that one is dead."""
+    if rank == first:
+        queue.put(os.getpid())
+        raise ValueError("first")
+    wait([os.pidfd_open(queue.get())])
+    raise ValueError("second")
+
+
+def accept(rank: int, _argument: object) -> None:
+    """Take an argument and end well."""
+
+
+def put_number_of_fds(rank: int, queue: Any) -> None:
+    """Say how many fds this rank has."""
+    queue.put((rank, len(os.listdir("/proc/self/fd"))))
+
+
+def print_and_do(rank: int, how: Callable[..., None], *args: Any) -> None:
+    """Print, into a buffer, and end in the way given."""
+    print("printed")
     how(*args)
 
 
+
 @contextlib.contextmanager
-def closing(*things: Any) -> Iterator[None]:
-    """Close things at the end."""
-    try:
-        yield
-    finally:
-        for thing in things:
-            thing.close()
+
 
 
 def stay_as_rank(rank: int) -> None:
@@ -638,12 +682,3 @@ def check_length(rank: int, data: bytes, expected: int) -> None:
     """Fail if the data is not as long as it was."""
     if len(data) != expected:
         raise ValueError(f"{len(data)} bytes instead of {expected}")
-
-
-def put_death_signal(rank: int, queue: Any) -> None:
-    """Say which signal the kernel sends when the parent ends (prctl(2), PR_GET_PDEATHSIG)."""
-    import ctypes
-
-    signum = ctypes.c_int()
-    ctypes.CDLL(None).prctl(2, ctypes.byref(signum))
-    queue.put(signum.value)

@@ -70,7 +70,9 @@ class Impl:
         """The logger that tells of terminated ranks."""
         return "torch.multiprocessing.spawn" if self.is_torch else "spawnx"
 
-    def start(self, fn: Any, args: Any = (), nprocs: Any = 1, start_method: str = QUICK, **options: Any) -> Any:
+    def start(
+        self, fn: Any, args: Any = (), nprocs: Any = 1, start_method: str = QUICK, **options: Any
+    ) -> Any:
         """Start ranks and return their context."""
         return self.mp.start_processes(fn, args, nprocs, join=False, start_method=start_method, **options)
 

@@ -35,7 +35,9 @@ def context(start_method: str) -> Any:
     [list, tuple, iter, dict.fromkeys],
     ids=["list", "tuple", "iterator", "dict"],
 )
-def test_args_may_be_any_iterable(impl: Impl, start_method: str, context: Any, make: Callable[[Any], Any]) -> None:
+def test_args_may_be_any_iterable(
+    impl: Impl, start_method: str, context: Any, make: Callable[[Any], Any]
+) -> None:
     """`fn(i, *args)` is called with the items, of whatever they are read."""
     receiver, sender = context.Pipe(duplex=False)
     finish(impl.start(ranks.send_args, make([sender, 1, "two"]), 1, start_method))
@@ -210,7 +212,12 @@ def test_queue_can_be_given(impl: Impl, start_method: str, context: Any) -> None
 @pytest.mark.torch_spawn
 def test_lock_event_and_value_can_be_given(impl: Impl, start_method: str, context: Any) -> None:
     """They are the same ones in all ranks and in the supervisor."""
-    lock, event, counter, gate = context.Lock(), context.Event(), context.Value("i", lock=False), Gate(context)
+    lock, event, counter, gate = (
+        context.Lock(),
+        context.Event(),
+        context.Value("i", lock=False),
+        Gate(context),
+    )
     with lock:
         started = impl.start(ranks.use_lock_and_event, (lock, event, counter, gate), 2, start_method)
         gate.wait_for(2)
@@ -218,7 +225,7 @@ def test_lock_event_and_value_can_be_given(impl: Impl, start_method: str, contex
         assert started.join(0) is False
     finish(started)
 
-    assert 2 == counter.value  # noqa: PLR2004, SIM300
+    assert 2 == counter.value
 
 
 @pytest.mark.parametrize("kind", ["Semaphore", "BoundedSemaphore"])
@@ -246,10 +253,11 @@ def test_rlock_can_be_given(impl: Impl, start_method: str, context: Any) -> None
 @pytest.mark.torch_spawn
 def test_pipe_ends_can_be_given(impl: Impl, start_method: str, context: Any) -> None:
     """Connections, each for one rank, lead there and back."""
-    there, back = [context.Pipe(duplex=False) for _ in range(2)], [context.Pipe(duplex=False) for _ in range(2)]
-    started = impl.start(
-        ranks.send_back, ([(there[i][0], back[i][1]) for i in range(2)],), 2, start_method
+    there, back = (
+        [context.Pipe(duplex=False) for _ in range(2)],
+        [context.Pipe(duplex=False) for _ in range(2)],
     )
+    started = impl.start(ranks.send_back, ([(there[i][0], back[i][1]) for i in range(2)],), 2, start_method)
     for i in range(2):
         there[i][1].send(f"for {i}")
     received = [back[i][0].recv() for i in range(2)]
@@ -290,7 +298,7 @@ def test_shared_memory_can_be_given(impl: Impl, start_method: str) -> None:
     memory = SharedMemory(create=True, size=16)
     finish(impl.start(ranks.write_shared_memory, (memory,), 2, start_method))
 
-    assert b"\1\2" == bytes(memory.buf[:2])  # noqa: SIM300
+    assert b"\1\2" == bytes(memory.buf[:2])
     memory.close()
     memory.unlink()
 
@@ -308,7 +316,9 @@ def test_shared_array_can_be_given(impl: Impl, start_method: str, context: Any) 
 @needs_fork
 def test_lock_of_start_method_fork_is_refused_elsewhere(impl: Impl, other: str) -> None:
     """A lock that only forked processes can share is multiprocessing's RuntimeError, before any rank runs."""
-    with pytest.raises(RuntimeError, match="A SemLock created in a fork context is being shared with a process"):
+    with pytest.raises(
+        RuntimeError, match="A SemLock created in a fork context is being shared with a process"
+    ):
         impl.start(ranks.hold_twice, (multiprocessing.get_context("fork").RLock(),), 1, other)
 
     assert [] == multiprocessing.active_children()
@@ -328,7 +338,9 @@ def test_lock_dropped_by_the_caller_at_once(impl: Impl, start_method: str, tmp_p
         file.write(b"..")
         failures = impl.every_failure(context)
 
-    assert impl.differs(torch=["ProcessExitedException"], spawnx=[]) == [type(failure).__name__ for failure in failures[:1]]
+    assert impl.differs(torch=["ProcessExitedException"], spawnx=[]) == [
+        type(failure).__name__ for failure in failures[:1]
+    ]
     assert impl.differs(torch=[1], spawnx=[]) == [failure.exit_code for failure in failures[:1]]
 
 

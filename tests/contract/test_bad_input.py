@@ -69,7 +69,9 @@ def test_args_whose_iteration_raises_raise_that(impl: Impl) -> None:
 
 def test_fn_with_other_parameters_raises_in_the_rank(impl: Impl) -> None:
     """Too many or too few arguments are the rank's TypeError."""
-    with pytest.raises(impl.mp.ProcessRaisedException, match=r"TypeError: nothing\(\) takes 1 positional argument"):
+    with pytest.raises(
+        impl.mp.ProcessRaisedException, match=r"TypeError: nothing\(\) takes 1 positional argument"
+    ):
         impl.mp.start_processes(ranks.nothing, (1, 2), start_method=QUICK)
 
 
@@ -126,14 +128,17 @@ def _unpicklable(kind: str) -> Any:
 def test_fn_that_can_not_be_pickled_is_refused(impl: Impl, start_method: str, kind: str) -> None:
     """The error is of multiprocessing's own type, and there is no rank yet; spawnx says which function and what to do."""
     fn = _unpicklable(kind)
-    with pytest.raises(Exception) as plain:  # noqa: B017, PT011 - what it is depends on CPython's version
+    with pytest.raises(Exception) as plain:  # noqa: PT011 - what it is depends on CPython's version
         multiprocessing.get_context(start_method).Process(target=fn).start()
     with pytest.raises(type(plain.value)) as caught:
         impl.mp.start_processes(fn, nprocs=2, start_method=start_method)
 
     assert type(plain.value) is type(caught.value)
     assert str(plain.value) in str(caught.value)
-    told = [word in str(caught.value) for word in ("top level of a module", "start_method='fork'", fn.__qualname__)]
+    told = [
+        word in str(caught.value)
+        for word in ("top level of a module", "start_method='fork'", fn.__qualname__)
+    ]
     assert impl.differs(torch=[False, False, True], spawnx=[True, True, True]) == told
     assert _no_ranks_yet()
 
@@ -229,7 +234,10 @@ def test_argument_that_breaks_on_arrival_is_told(impl: Impl, start_method: str) 
     with pytest.raises(impl.module.ProcessException) as caught:
         finish(context)
 
-    assert impl.differs(torch="ProcessExitedException", spawnx="ProcessRaisedException") == type(caught.value).__name__
+    assert (
+        impl.differs(torch="ProcessExitedException", spawnx="ProcessRaisedException")
+        == type(caught.value).__name__
+    )
     if impl.is_torch:
         assert "process 0 terminated with exit code 1" == str(caught.value)
     else:

@@ -66,7 +66,8 @@ def test_context_of_no_processes_is_done(impl: Impl) -> None:
 def test_process_that_left_a_report_is_told_with_it(impl: Impl, start_method: str, paths: list[str]) -> None:
     """A file that holds a pickled text is the traceback, whoever wrote it; the process must have failed."""
     context = impl.mp.ProcessContext(
-        _started(start_method, [(ranks.pass_by,), (ranks.report_and_exit, paths[1], "a text\n", 1)]), paths[:2]
+        _started(start_method, [(ranks.pass_by,), (ranks.report_and_exit, paths[1], "a text\n", 1)]),
+        paths[:2],
     )
     wait_ended(context.processes)
     (failure,) = impl.every_failure(context)
@@ -92,14 +93,28 @@ def test_report_written_by_the_caller_is_told(impl: Impl, paths: list[str]) -> N
 
 def test_report_outlives_a_context_by_hand(impl: Impl, paths: list[str]) -> None:
     """Files that the caller named are the caller's: they stay."""
-    context = impl.mp.ProcessContext(_started(QUICK, [(ranks.report_and_exit, paths[0], "a text", 1)]), paths[:1])
+    context = impl.mp.ProcessContext(
+        _started(QUICK, [(ranks.report_and_exit, paths[0], "a text", 1)]), paths[:1]
+    )
     impl.every_failure(context)
 
     assert "a text" == pickle.loads(Path(paths[0]).read_bytes())
     _closed(context)
 
 
-def test_process_without_report_is_told_with_its_exit_code(impl: Impl, start_method: str, paths: list[str]) -> None:
+def test_report_of_a_process_that_ended_well_is_not_read(impl: Impl, paths: list[str]) -> None:
+    """In a context by hand the exit code decides, as in the reference: the file may be of any age."""
+    context = impl.mp.ProcessContext(
+        _started(QUICK, [(ranks.report_and_exit, paths[0], "a text", 0)]), paths[:1]
+    )
+
+    assert [] == impl.every_failure(context)
+    _closed(context)
+
+
+def test_process_without_report_is_told_with_its_exit_code(
+    impl: Impl, start_method: str, paths: list[str]
+) -> None:
     """Where there is no file, the exit code is all there is to tell."""
     context = impl.mp.ProcessContext(_started(start_method, [(ranks.exit_with, 3)]), paths[:1])
     (failure,) = impl.every_failure(context)
@@ -122,9 +137,14 @@ def test_process_that_died_by_signal_is_told_with_its_name(impl: Impl, paths: li
     _closed(context)
 
 
-def test_wrap_of_the_implementation_can_be_the_target(impl: Impl, start_method: str, paths: list[str]) -> None:
+def test_wrap_of_the_implementation_can_be_the_target(
+    impl: Impl, start_method: str, paths: list[str]
+) -> None:
     """`_wrap(fn, i, args, error_file)` runs a rank that reports, in a process that the caller starts."""
-    calls = [(impl.module._wrap, ranks.one_does, i, (1, ranks.raise_value_error, "no good"), paths[i]) for i in range(2)]
+    calls = [
+        (impl.module._wrap, ranks.one_does, i, (1, ranks.raise_value_error, "no good"), paths[i])
+        for i in range(2)
+    ]
     context = impl.mp.ProcessContext(_started(start_method, calls), paths[:2])
     wait_ended(context.processes)
     (failure,) = impl.every_failure(context)
@@ -166,7 +186,9 @@ def test_others_are_terminated_after_failure(impl: Impl, paths: list[str]) -> No
 def test_join_of_context_by_hand_returns_as_any(impl: Impl, paths: list[str]) -> None:
     """False after one end, polls, True at the end."""
     gates = [Gate(CONTEXT) for _ in range(2)]
-    context = impl.mp.ProcessContext(_started(QUICK, [(ranks.wait_at_own, i, gates) for i in range(2)]), paths[:2])
+    context = impl.mp.ProcessContext(
+        _started(QUICK, [(ranks.wait_at_own, i, gates) for i in range(2)]), paths[:2]
+    )
     for gate in gates:
         gate.wait_for()
     answers = [context.join(0), context.join(-1)]
@@ -189,7 +211,9 @@ def test_join_of_context_by_hand_returns_as_any(impl: Impl, paths: list[str]) ->
     ],
     ids=["join", "exitcode", "active_children"],
 )
-def test_process_that_was_reaped_before_is_joined(impl: Impl, paths: list[str], ask: Callable[[Any], Any]) -> None:
+def test_process_that_was_reaped_before_is_joined(
+    impl: Impl, paths: list[str], ask: Callable[[Any], Any]
+) -> None:
     """A process whose end the caller has seen already is told of as well."""
     (process,) = _started(QUICK, [(ranks.exit_with, 3)])
     wait_ended([process])
@@ -202,7 +226,7 @@ def test_process_that_was_reaped_before_is_joined(impl: Impl, paths: list[str], 
 
 
 class Odd:
-    """A Process-like object of another library: it has what contexts need, and tells what is called."""
+    """A Process-like object of another library: it tells what is called, and knows its exit code by `join` alone."""
 
     def __init__(self, process: Any) -> None:
         """Stand before a process."""
@@ -212,6 +236,8 @@ class Odd:
     def __getattr__(self, name: str) -> Any:
         """Pass everything on."""
         self.called.add(name)
+        if name == "exitcode" and "join" not in self.called:
+            return None
         return getattr(self._process, name)
 
 

@@ -15,7 +15,6 @@ from tests import ranks
 from tests.ranks import Gate
 from tests.support import LONG_S, QUICK, Impl, finish, posix_only, take, wait_ended
 
-
 # Lightning, strategies/launchers/multiprocessing.py
 
 
@@ -157,7 +156,9 @@ def test_elastic_s_parallel_start_keeps_ranks_in_order(impl: Impl, monkeypatch: 
     context = impl.start(ranks.put_identity, (queue,), 4, "forkserver")
     finish(context)
 
-    assert list(enumerate(context.pids())) == sorted((found["rank"], found["pid"]) for found in take(queue, 4))
+    assert list(enumerate(context.pids())) == sorted(
+        (found["rank"], found["pid"]) for found in take(queue, 4)
+    )
     queue.close()
 
 

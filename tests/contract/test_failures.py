@@ -18,12 +18,25 @@ from tests.support import LONG_S, QUICK, Impl, finish, linux_only, posix_only, w
 
 CONTEXT = multiprocessing.get_context(QUICK)
 # Signals that stop or continue a process, or that nobody minds, and two that Python's ranks don't die by as they do here.
-HARMLESS = {"SIGCHLD", "SIGCLD", "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGWINCH", "SIGINFO"}
+HARMLESS = {
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGSTOP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGWINCH",
+    "SIGINFO",
+}
 DEADLY = [member for member in signal.Signals if member.name not in HARMLESS]
 UNKNOWN = sorted(set(map(int, signal.valid_signals())) - set(map(int, signal.Signals)))[:1]
 
 
-def _failure_of(impl: Impl, how: Any, *args: Any, which: int = 1, nprocs: int = 2, **options: Any) -> tuple[Any, Any]:
+def _failure_of(
+    impl: Impl, how: Any, *args: Any, which: int = 1, nprocs: int = 2, **options: Any
+) -> tuple[Any, Any]:
     """Let one rank end in a way; return its context and what `join` raised."""
     context = impl.start(ranks.one_does, (which, how, *args), nprocs, **options)
     wait_ended(context.processes)
@@ -32,7 +45,9 @@ def _failure_of(impl: Impl, how: Any, *args: Any, which: int = 1, nprocs: int = 
     return context, caught.value
 
 
-def _start_with_one_to_fail(impl: Impl, others: Any, nprocs: int = 3, how: Any = ranks.exit_with, arg: Any = 3) -> Any:
+def _start_with_one_to_fail(
+    impl: Impl, others: Any, nprocs: int = 3, how: Any = ranks.exit_with, arg: Any = 3
+) -> Any:
     """Start ranks of which rank 1 fails once all others are there."""
     gate = Gate(CONTEXT)
     context = impl.start(others, (1, gate, how, arg), nprocs)
@@ -100,7 +115,10 @@ def test_rank_that_raised_ends_with_exit_code_1(impl: Impl, start_method: str) -
 @pytest.mark.parametrize(
     ("how", "expected"),
     [
-        (ranks.raise_chained, ["KeyError: 'cause'", "direct cause of the following exception", "ValueError: x"]),
+        (
+            ranks.raise_chained,
+            ["KeyError: 'cause'", "direct cause of the following exception", "ValueError: x"],
+        ),
         (ranks.raise_unpicklable, ["tests.ranks.UnpicklableError: x"]),
         (ranks.raise_silent, ["tests.ranks.SilentError: <exception str() failed>"]),
         (ranks.recurse, ["[Previous line repeated", "RecursionError: maximum recursion depth exceeded"]),
@@ -116,7 +134,15 @@ def test_awkward_exception_is_told(impl: Impl, how: Any, expected: list[str]) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["", "Umlaut: ü, 漢字, 🙂", "lone surrogate: \udcff", "nul: \0, bell: \a", "line one\nline two\n", "%s %d {0}", "x" * 5_000_000],
+    [
+        "",
+        "Umlaut: ü, 漢字, 🙂",
+        "lone surrogate: \udcff",
+        "nul: \0, bell: \a",
+        "line one\nline two\n",
+        "%s %d {0}",
+        "x" * 5_000_000,
+    ],
     ids=["empty", "unicode", "surrogate", "control", "lines", "format", "5 MB"],
 )
 def test_text_of_exception_arrives_to_the_letter(impl: Impl, text: str) -> None:
@@ -160,7 +186,13 @@ def test_rank_that_exited_is_told_with_its_exit_code(impl: Impl, how: tuple[Any,
 
 @pytest.mark.parametrize(
     "how",
-    [(ranks.exit_with, None), (ranks.exit_with, 0), (ranks.exit_with, False), (ranks.exit_with, 256), (ranks.exit_at_once, 0)],
+    [
+        (ranks.exit_with, None),
+        (ranks.exit_with, 0),
+        (ranks.exit_with, False),
+        (ranks.exit_with, 256),
+        (ranks.exit_at_once, 0),
+    ],
     ids=lambda how: f"{how[0].__name__}-{how[1]!r}",
 )
 @posix_only
@@ -192,7 +224,7 @@ def test_other_base_exception_goes_to_stderr(impl: Impl, capfd: pytest.CaptureFi
     """What isn't reported is at least printed, as in every process of multiprocessing."""
     _failure_of(impl, ranks.raise_base_exception, "OwnBaseError")
 
-    assert "tests.ranks.OwnBaseError: base" == capfd.readouterr().err.splitlines()[-1]  # noqa: SIM300
+    assert "tests.ranks.OwnBaseError: base" == capfd.readouterr().err.splitlines()[-1]
 
 
 # A rank that dies by a signal
@@ -216,7 +248,13 @@ def test_rank_that_died_by_signal_without_name_is_told_with_its_number(impl: Imp
     context, failure = _failure_of(impl, ranks.die_by, signum)
     name = f"<Unknown signal {signum}>"
 
-    assert (f"process 1 terminated with signal {name}", 1, context.pids()[1], -signum, name) == failure.__reduce__()[1]
+    assert (
+        f"process 1 terminated with signal {name}",
+        1,
+        context.pids()[1],
+        -signum,
+        name,
+    ) == failure.__reduce__()[1]
 
 
 @posix_only
@@ -225,7 +263,7 @@ def test_death_by_signal_does_not_depend_on_start_method(impl: Impl, start_metho
     """A signal's name arrives from each kind of rank."""
     _, failure = _failure_of(impl, ranks.die_by, signal.SIGKILL, which=0, nprocs=1, start_method=start_method)
 
-    assert "process 0 terminated with signal SIGKILL" == str(failure)  # noqa: SIM300
+    assert "process 0 terminated with signal SIGKILL" == str(failure)
 
 
 @pytest.mark.parametrize(("way", "name"), [("terminate", "SIGTERM"), ("kill", "SIGKILL")])
@@ -346,9 +384,9 @@ def test_eight_terminated_ranks_are_logged_one_by_one(impl: Impl, caplog: pytest
         impl.every_failure(context)
     pids = context.pids()
 
-    assert [
-        f"Terminating process {pid} via signal SIGTERM" for pid in [pids[0], *pids[2:]]
-    ] == _warnings(impl, caplog)
+    assert [f"Terminating process {pid} via signal SIGTERM" for pid in [pids[0], *pids[2:]]] == _warnings(
+        impl, caplog
+    )
 
 
 def test_failure_without_others_logs_nothing(impl: Impl, caplog: pytest.LogCaptureFixture) -> None:

@@ -34,7 +34,14 @@ def test_unknown_name_is_an_attribute_error(impl: Impl) -> None:
 
 def test_dir_lists_own_and_borrowed_names(impl: Impl) -> None:
     """Completion in a shell offers all of them."""
-    expected = {"spawn", "start_processes", "ProcessContext", "ProcessRaisedException", "get_context", "Queue"}
+    expected = {
+        "spawn",
+        "start_processes",
+        "ProcessContext",
+        "ProcessRaisedException",
+        "get_context",
+        "Queue",
+    }
 
     assert expected == expected & set(dir(impl.mp))
 
@@ -104,7 +111,9 @@ def test_names_are_torch_s_once_torch_is_loaded(impl: Impl, program: Program) ->
 def test_import_alone_imports_nothing(impl: Impl, program: Program) -> None:
     """`import spawnx` pays for nothing that is dear; the reference brings all of torch along."""
     dear = ["logging", "multiprocessing", "multiprocessing.connection", "numpy", "psutil", "torch"]
-    expected = impl.differs(torch={"logging", "multiprocessing", "multiprocessing.connection", "torch"}, spawnx=set())
+    expected = impl.differs(
+        torch={"logging", "multiprocessing", "multiprocessing.connection", "torch"}, spawnx=set()
+    )
     (loaded,) = program.output(
         f"""
         import sys

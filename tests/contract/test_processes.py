@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,7 +168,7 @@ def test_process_can_be_renamed(impl: Impl, gate: Gate) -> None:
     context = _start(impl, gate)
     context.processes[0].name = "renamed"
 
-    assert "renamed" == context.processes[0].name  # noqa: SIM300
+    assert "renamed" == context.processes[0].name
     gate.let()
     finish(context)
 
@@ -359,7 +360,7 @@ def test_daemon_can_not_have_children(impl: Impl, start_method: str) -> None:
     queue = multiprocessing.get_context(start_method).SimpleQueue()
     finish(impl.start(ranks.put_daemon_error, (queue,), 1, start_method, daemon=True))
 
-    assert "daemonic processes are not allowed to have children" == queue.get()  # noqa: SIM300
+    assert "daemonic processes are not allowed to have children" == queue.get()
     queue.close()
 
 
@@ -376,12 +377,74 @@ def test_rank_can_have_ranks(impl: Impl) -> None:
     assert str(failure).endswith("ProcessExitedException: process 1 terminated with exit code 3\n")
 
 
+def test_rank_is_in_what_a_plain_process_is_in(impl: Impl, start_method: str) -> None:
+    """Handlers, mask, streams, paths, threads and all else that a start sets are those of a Process of that method."""
+    context = multiprocessing.get_context(start_method)
+    queue = context.SimpleQueue()
+    plain = context.Process(target=ranks.put_description, args=(0, queue))
+    plain.start()
+    expected = queue.get()
+    plain.join()
+    plain.close()
+    finish(impl.start(ranks.put_description, (queue,), 1, start_method))
+
+    assert expected == queue.get()
+    queue.close()
+
+
+@linux_only
+@pytest.mark.torch_spawn
+def test_rank_gets_sigint_when_its_parent_ends(impl: Impl, start_method: str) -> None:
+    """The kernel is told to: on Linux a rank doesn't outlive a supervisor that was killed."""
+    queue = multiprocessing.get_context(start_method).SimpleQueue()
+    finish(impl.start(ranks.put_death_signal, (queue,), 1, start_method))
+
+    assert signal.SIGINT == queue.get()
+    queue.close()
+
+
+@linux_only
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_ranks_end_when_their_supervisor_is_killed(impl: Impl, program: Program, start_method: str) -> None:
+    """After SIGKILL to the supervisor no rank is left, as long as SIGINT ends it: the check after each test sees that.
+
+    Not by "forkserver": it lives as long as its ranks, and they as long as it does.
+    """
+    if impl.is_torch and start_method == "spawn":
+        pytest.skip("imports torch in every rank; that the kernel is told is asked above")
+    with program.popen(
+        f"""
+        import multiprocessing
+        from tests import ranks
+
+        if __name__ == "__main__":
+            gate = ranks.Gate(multiprocessing.get_context({start_method!r}))
+            context = mp.start_processes(ranks.wait_at, (gate,), 2, join=False, start_method={start_method!r})
+            gate.wait_for(2)
+            print(*context.pids(), flush=True)
+            context.join()
+        """
+    ) as supervisor:
+        assert supervisor.stdout is not None
+        pidfds = [os.pidfd_open(int(pid)) for pid in supervisor.stdout.readline().split()]
+        supervisor.kill()
+        ended = [wait([pidfd], LONG_S) for pidfd in pidfds]
+        for pidfd in pidfds:
+            os.close(pidfd)
+    for folder in Path(os.environ["TMPDIR"]).glob("spawnx-*"):  # nobody is left who could have removed it
+        folder.rmdir()
+
+    assert [[pidfds[0]], [pidfds[1]]] == ended
+
+
 # At a rank's end
 
 
 @posix_only
 @pytest.mark.parametrize(
-    "how", [(ranks.pass_by,), (ranks.raise_value_error, "x"), (ranks.exit_with, 3)], ids=["returns", "raises", "exits"]
+    "how",
+    [(ranks.pass_by,), (ranks.raise_value_error, "x"), (ranks.exit_with, 3)],
+    ids=["returns", "raises", "exits"],
 )
 def test_rank_runs_its_handlers_as_a_plain_process_does(
     impl: Impl, start_method: str, how: tuple[Any, ...]

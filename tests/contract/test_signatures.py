@@ -61,7 +61,9 @@ def _parameters(module: Any, path: str) -> list[inspect.Parameter]:
     for name in path.split("."):
         found = getattr(found, name)
     signature = inspect.signature(found)
-    return [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    return [
+        parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()
+    ]
 
 
 @pytest.mark.parametrize("path", PARAMETERS)
@@ -95,7 +97,8 @@ def test_public_names_are_the_reference_s(impl: Impl) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ProcessContext", "ProcessExitedException", "ProcessRaisedException", "SpawnContext", "start_processes"]
+    "name",
+    ["ProcessContext", "ProcessExitedException", "ProcessRaisedException", "SpawnContext", "start_processes"],
 )
 def test_name_of_package_is_that_of_module(impl: Impl, name: str) -> None:
     """What callers import from the package is what they import from the module `spawn`."""
@@ -109,8 +112,8 @@ def test_spawn_of_package_is_the_function(impl: Impl) -> None:
 
 def test_variable_of_parallel_start_is_named_as_in_reference(impl: Impl) -> None:
     """The name that callers put into the environment is a constant of the package and of the module."""
-    assert "TORCH_MP_PARALLEL_START" == impl.mp.ENV_VAR_PARALLEL_START  # noqa: SIM300
-    assert "TORCH_MP_PARALLEL_START" == impl.module.ENV_VAR_PARALLEL_START  # noqa: SIM300
+    assert "TORCH_MP_PARALLEL_START" == impl.mp.ENV_VAR_PARALLEL_START
+    assert "TORCH_MP_PARALLEL_START" == impl.module.ENV_VAR_PARALLEL_START
 
 
 @pytest.mark.parametrize(
@@ -132,7 +135,7 @@ def test_exception_has_the_reference_s_fields(impl: Impl, exception: Any) -> Non
 
     assert expected == {name: getattr(exception, name) for name in expected}
     assert ("text",) == exception.args
-    assert "text" == str(exception)  # noqa: SIM300
+    assert "text" == str(exception)
 
 
 def test_exception_class_without_exit_code_has_no_such_field(impl: Impl) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,11 +18,12 @@ from tests.support import LONG_S, QUICK, ROOT, START_METHODS
 
 
 def _run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does, with every warning an error."""
+    """Run the command as a user does, with every warning an error, and only the settings given."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SPAWNX_")}
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "spawnx", *arguments],
         cwd=ROOT,
-        env={**os.environ, **variables},
+        env={**inherited, **variables},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -54,7 +56,7 @@ def test_each_start_method_counts_every_prime_once(method: str) -> None:
 
 def test_json_tells_what_is_in_use_and_why() -> None:
     """The facts are those that the package itself gives."""
-    result = _run_json("--ranks", "1", "--start-method", QUICK, SPAWNX_BACKEND="python", SPAWNX_LAUNCHER="")
+    result = _run_json("--ranks", "1", "--start-method", QUICK, SPAWNX_BACKEND="python")
 
     assert spawnx.__version__ == result["version"]
     assert {"name": "python", "reason": "SPAWNX_BACKEND=python"} == result["backend"]
@@ -100,6 +102,30 @@ def test_help_names_every_option() -> None:
 
     assert 0 == done.returncode
     assert all(option in done.stdout for option in ("--ranks N", "--start-method", "--json", *START_METHODS))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7, 300])
+def test_slices_have_every_prime_once(ranks: int) -> None:
+    """Where the slices are cut makes no difference: there are 62 primes below 300."""
+    counts = [
+        selftest.primes_between(300 * rank // ranks, 300 * (rank + 1) // ranks) for rank in range(ranks)
+    ]
+
+    assert 62 == sum(counts)
+
+
+def test_progress_is_shown_on_a_terminal_after_a_second(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The line counts the runs, and is gone at the end."""
+    clock = iter([0.0, 0.9, 1.1, 1.2])
+    monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    show = command._progress_line()
+    for done in (1, 2, 3):
+        show(done, 3)
+
+    assert "\r2 of 3 runs\r\x1b[K" == capsys.readouterr().err
 
 
 # What it refuses, and what it finds

@@ -1,0 +1,44 @@
+"""The supervisor's system calls from start to joined, counted: O(N), and few for each rank."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import bench_syscalls, strace
+from spawnx import backends
+from tests.support import HAS_TORCH
+
+FEW, MANY = 40, 160
+LIMIT_PER_RANK = 12
+
+pytestmark = pytest.mark.skipif(strace.missing() is not None, reason=f"{strace.missing()}")
+
+
+def _calls(backend: str, ranks: int) -> int:
+    """As if each end had been told by a wait of its own: how many ends one wait tells differs from run to run."""
+    counted = bench_syscalls.count(backend, ranks)
+    memory = counted["brk"] + counted["mmap"] + counted["munmap"]  # one for many ranks, now and then
+    return counted.total() - memory - counted["epoll_wait"] + ranks
+
+
+def _calls_of_one_fork() -> float:
+    """More than one from CPython 3.12 on, which looks for threads in /proc/self/stat."""
+    counted = bench_syscalls.count("floor", FEW)
+    return (counted.total() - counted["wait4"]) / FEW
+
+
+@pytest.mark.parametrize("backend", backends.available())
+def test_calls_per_rank_are_few_and_the_same_at_any_number(backend: str) -> None:
+    """No rank costs more because of the others, and none more than the limit, in which a fork is one call."""
+    few, many = _calls(backend, FEW), _calls(backend, MANY)
+
+    assert few / FEW == pytest.approx(
+        many / MANY, abs=0.8
+    )  # what doesn't depend on their number: some 20 calls
+    assert (many - few) / (MANY - FEW) <= LIMIT_PER_RANK - 1 + _calls_of_one_fork()
+
+
+@pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed")
+def test_reference_polls_every_earlier_child_at_each_start() -> None:
+    """A difference: the reference makes N(N+1)/2 waits, one for each earlier rank at each start."""
+    assert bench_syscalls.count("torch", FEW)["wait4"] >= FEW * (FEW + 1) / 2
