@@ -193,7 +193,7 @@ def _wrap(fn: Callable[..., object], i: int, args: Iterable[Any], error_file: st
     """
     from spawnx.remote import rank, report
 
-    rank.arm_or_leave(backends.choose()[0].name, os.getppid())
+    rank.arm_or_leave(backends.choose()[0], os.getppid())
     try:
         fn(i, *args)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told

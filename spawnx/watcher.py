@@ -92,9 +92,7 @@ class Watcher:
         # pid -> rank, of those that can only be asked.
         self._unheld = {process.pid or 0: rank for rank, process in enumerate(ours) if process.is_unheld}
         self._ours = len(ours) == len(processes)
-        self._by_pidfd = self._ours and all(
-            process.holds_pidfd or process.is_unheld for process in ours
-        )
+        self._by_pidfd = self._ours and all(process.holds_pidfd or process.is_unheld for process in ours)
         self._watch = self._open_watch(foreign=not self._ours)
         for rank, process in enumerate(processes):
             if self._sentinels[rank] >= 0:
@@ -201,5 +199,10 @@ class Watcher:
         told = report.read(path) if reported else None
         lost = code == LOST
         return Ended(
-            rank, self._pids[rank], 255 if lost else code, status_lost=lost, report=told, seen=time.monotonic()
+            rank,
+            self._pids[rank],
+            255 if lost else code,
+            status_lost=lost,
+            report=told,
+            seen=time.monotonic(),
         )

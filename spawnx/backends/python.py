@@ -12,9 +12,9 @@ from spawnx.backends.contract import LOST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import ctypes
     import selectors
     from collections.abc import Sequence
+    from typing import Any
 
     from spawnx.backends.contract import Program, Seen, Watch
 
@@ -51,15 +51,15 @@ class PythonBackend:
         if sys.platform == "linux":
             import ctypes
 
-            global _libc  # noqa: PLW0603
-            _libc = _libc or ctypes.CDLL(None, use_errno=True)
+            global _prctl  # noqa: PLW0603
+            _prctl = _prctl or ctypes.CDLL(None).prctl
 
     def arm(self, signum: int, parent: int) -> bool:
         """See the contract."""
         self.load()
-        if _libc is None:
+        if _prctl is None:
             return True
-        if _libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0) != 0:
+        if _prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0) != 0:
             # A sandbox that forbids it: ranks then live as on systems that have no such signal.
             return True
         # The order matters: a parent that dies after the prctl sends the signal, one that died before is gone here.
@@ -130,7 +130,8 @@ class PythonBackend:
 
 
 _has_pidfd: bool | None = None
-_libc: ctypes.CDLL | None = None
+# Looked up once: in each of many forked ranks it would cost more than all else that they do before the call.
+_prctl: Any = None
 
 
 def _probe_pidfd() -> bool:

@@ -66,7 +66,9 @@ def _arming_backend(backend: Backend) -> str | None:
     The exec of a privileged program clears the signal (prctl(2), PR_SET_PDEATHSIG). Asked here, once, as in a rank the
     backend takes longer to load than all else of ours.
     """
-    return None if backend.arms_at_launch and not _is_privileged(mp_private.interpreter_path()) else backend.name
+    return (
+        None if backend.arms_at_launch and not _is_privileged(mp_private.interpreter_path()) else backend.name
+    )
 
 
 def _is_privileged(path: str) -> bool:

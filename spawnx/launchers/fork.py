@@ -5,6 +5,7 @@ Against `popen_fork`: no poll of earlier children at each start, no pipe pair pe
 
 from __future__ import annotations
 
+import _signal
 import os
 import signal
 from itertools import islice
@@ -71,8 +72,9 @@ def _be_rank(
     code = 1
     try:
         if parent is not None:
-            remote.arm_or_leave(backend.name, parent)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            remote.arm_or_leave(backend, parent)
+        # Not signal.pthread_sigmask: it would make enums of all signals, 0.1 ms in each of a thousand ranks.
+        _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         mp_private.begin_forked()
         code = mp_private.bootstrap(rank, remote.open_parent(supervisor))
     except BaseException:  # noqa: BLE001 - what user code raises was dealt with: this is a fault of ours, or a signal

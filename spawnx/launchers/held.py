@@ -110,7 +110,7 @@ class Popen:
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait up to `timeout` seconds, or for ever, for the child to end; the exit code, or None."""
-        if self.returncode is None:
+        if self.poll() is None:
             poll = select.poll()
             poll.register(self.sentinel, select.POLLIN)
             poll.poll(None if timeout is None else max(0, timeout) * 1000)

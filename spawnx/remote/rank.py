@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from spawnx.backends.contract import Backend
+
 # What Windows gives a console program that Ctrl-C ended (STATUS_CONTROL_C_EXIT), as CPython's own main does.
 _WINDOWS_CONTROL_C = 0xC000013A
 
@@ -70,16 +72,16 @@ def begin(name: str, report_path: str, backend: str, parent: int | None) -> str:
             SIGINT, as in the reference. None: there is no such thread, the signal would hit a healthy rank.
     """
     if parent is not None:
-        arm_or_leave(backend, parent)
+        from spawnx import backends
+
+        arm_or_leave(backends.named(backend), parent)
     _boot_reporter.install(report_path)
     return name
 
 
-def arm_or_leave(backend: str, parent: int) -> None:
+def arm_or_leave(backend: Backend, parent: int) -> None:
     """Let SIGINT follow the end of `parent`; who comes too late for that leaves: nobody is left to work for."""
-    from spawnx import backends
-
-    if not backends.named(backend).arm(signal.SIGINT, parent):
+    if not backend.arm(signal.SIGINT, parent):
         os._exit(1)
 
 
