@@ -1,8 +1,10 @@
 """The optional C core. Everything else about the package stands in pyproject.toml.
 
-SPAWNX_PURE decides: unset, the core is built where that can be done (Linux, CPython, a compiler); 1, it is not; 0, it is,
-and whoever can't is told why (CI, releases). The compiler is asked before setup(): an extension that fails later leaves a
-wheel that claims a platform and has nothing of it. SPAWNX_CFLAGS are more flags, for the core only.
+SPAWNX_PURE decides: unset, the core is built where that can be done (Linux, CPython, a compiler); 1, it is not; 0, it
+is, and whoever can't is told why (CI, releases). SPAWNX_CFLAGS are more flags, for the core only.
+
+The compiler is asked before setup(): an extension that fails later leaves a wheel that claims a platform and has
+nothing of it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +29,23 @@ ABI3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
 PROBE = "#include <Python.h>\n#include <sys/epoll.h>\n#include <sys/prctl.h>\n"
 
 
-def why_not() -> str | None:
+def why_not(*, has_cffi: bool) -> str | None:
     """Why the core is not built, or None if it is."""
     wish = os.environ.get("SPAWNX_PURE", "")
     if wish not in {"", "0", "1"}:
         sys.exit(f"SPAWNX_PURE={wish!r} is not a choice: 1 for no C core, 0 to insist on it, or unset it")
-    reason = "SPAWNX_PURE=1" if wish == "1" else _missing()
+    reason = "SPAWNX_PURE=1" if wish == "1" else _missing(has_cffi=has_cffi)
     if reason and wish == "0":
         sys.exit(f"SPAWNX_PURE=0 insists on the C core, but {reason}")
     return reason
 
 
-def _missing() -> str | None:
+def _missing(*, has_cffi: bool) -> str | None:
     if not sys.platform.startswith("linux"):
         return "it is for Linux"
     if platform.python_implementation() != "CPython":
         return "it is for CPython"
-    return _compiler_fault()
+    return _compiler_fault() or (None if has_cffi else "cffi is not installed")
 
 
 def _compiler_fault() -> str | None:
@@ -65,13 +68,11 @@ def _compiler_fault() -> str | None:
 
 def arguments() -> dict[str, Any]:
     """What setup() is told of the core."""
-    reason = why_not()
+    reason = why_not(has_cffi=find_spec("cffi") is not None)
     if reason:
         sys.stderr.write(f"spawnx is built without its C core: {reason}\n")
         return {}
     return {
-        # Here and not in pyproject.toml: whoever builds no core needs no cffi for that.
-        "setup_requires": ["cffi>=1.17"],
         "cffi_modules": ["setup.py:core"],
         "options": {"bdist_wheel": {"py_limited_api": "cp310"}} if ABI3 else {},
     }

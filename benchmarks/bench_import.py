@@ -1,9 +1,10 @@
 """What does `import spawnx` cost, alone, and in a rank beyond `import multiprocessing.spawn`?
 
 `alone` is what a program pays. `in-a-rank` is all that a fresh rank of the start method spawn imports because of us,
-and the call that arms its death signal, which loads what that needs. Each is timed in a bare interpreter, once by the
-clocks and once by `-X importtime`, which has a cost of its own and leaves out what is no import. The floor is an
-empty module; `stdlib` and `torch` are what a program imports without us.
+by launcher, and the call that begins it, which arms its death signal (the native backend has done so before the exec)
+and loads what that needs. Each is timed in a bare interpreter, once by the clocks and once by `-X importtime`, which
+has a cost of its own and leaves out what is no import. The floor is an empty module; `stdlib` and `torch` are what a
+program imports without us. In a forked rank, only what it imports is counted: nothing.
 """
 
 from __future__ import annotations
@@ -22,19 +23,29 @@ from typing import Any
 
 import spawnx
 from benchmarks import harness
+from spawnx import backends
 
 # Case -> (what is loaded before, what is timed).
+SPAWN = "import multiprocessing.spawn, os"
+BEGIN = (
+    "import spawnx.remote.rank, spawnx.remote.report; spawnx.remote.rank.begin('', '', {backend!r}, {parent})"
+)
 CODE = {
     "import/floor/alone": ("", "import empty"),
-    "import/python/alone": ("", "import spawnx"),
+    "import/spawnx/alone": ("", "import spawnx"),
     "import/stdlib/alone": ("", "import multiprocessing.spawn"),
     "import/torch/alone": ("", "import torch.multiprocessing"),
-    "import/floor/in-a-rank": ("import multiprocessing.spawn", "import empty"),
-    "import/python/in-a-rank": (
-        "import multiprocessing.spawn, os",
-        "import spawnx.remote.rank, spawnx.remote.report; spawnx.remote.rank.arm_or_leave('python', os.getppid())",
-    ),
+    "import/floor/in-a-rank/exec": (SPAWN, "import empty"),
+    "import/floor/in-a-rank/stdlib": (SPAWN, "import empty"),
 }
+for _name in backends.available():
+    _armed = BEGIN.format(backend=_name, parent="os.getppid()")
+    _exec = "import spawnx.mp_private; " + (
+        BEGIN.format(backend="", parent=None) if _name == "native" else _armed
+    )
+    CODE[f"import/{_name}/in-a-rank/exec"] = SPAWN, _exec
+    CODE[f"import/{_name}/in-a-rank/stdlib"] = SPAWN, _armed
+    CODE[f"import/{_name}/in-a-rank/fork"] = "", ""
 FROM_HERE = "timed from here"
 TIMED = f"""
 import sys, time
@@ -55,8 +66,11 @@ def cases(quick: bool) -> Iterator[str]:  # noqa: FBT001
 
 def measure(case: str) -> harness.Metrics:
     """Take one sample."""
-    if case == "import/python/in-a-rank":
-        _check_modules(case)
+    _, name, where, *launcher = case.split("/")
+    if launcher == ["fork"]:
+        return {"modules": len(_modules_in_rank(name, "fork", "fork") - set(sys.modules))}
+    if where == "in-a-rank" and name != "floor":
+        _check_modules(case, name, *launcher)
     seconds, cpu_seconds, *modules = _timed(case).stdout.split()
     told = _timed(case, "-X", "importtime").stderr.partition(FROM_HERE)[2]
     return {
@@ -84,17 +98,29 @@ def _timed(case: str, *options: str) -> subprocess.CompletedProcess[str]:
         )
 
 
-def _check_modules(case: str) -> None:
+def _check_modules(case: str, backend: str, launcher: str) -> None:
     """Make sure that what is timed loads what a rank loads because of us."""
+    ours = _modules_in_rank(backend, launcher, "spawn")
     queue = get_context("spawn").SimpleQueue()
-    spawnx.spawn(tell_modules, (queue,))
-    ours = queue.get()
     plain: Any = get_context("spawn").Process(target=tell_modules, args=(0, queue))
     plain.start()
     theirs = queue.get()
     plain.join()
     missed = ours - theirs - set(_timed(case).stdout.split())
     assert not missed, f"ranks import what isn't timed: {missed}"
+
+
+def _modules_in_rank(backend: str, launcher: str, method: str) -> set[str]:
+    os.environ["SPAWNX_BACKEND"] = backend
+    os.environ["SPAWNX_LAUNCHER"] = "stdlib" if launcher == "stdlib" else "auto"
+    queue = get_context(method).SimpleQueue()
+    context = spawnx.start_processes(tell_modules, (queue,), join=False, start_method=method)
+    assert context is not None
+    assert context.launcher == launcher
+    modules: set[str] = queue.get()
+    while not context.join():
+        pass
+    return modules
 
 
 def tell_modules(_rank: int, queue: SimpleQueue[set[str]]) -> None:

@@ -24,6 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import spawnx
+from benchmarks import limit
 
 ROOT = Path(__file__).parent.parent
 SAMPLE_LIMIT_S = 600
@@ -91,6 +92,7 @@ def _environment() -> dict[str, str]:
         "spawnx": spawnx.__version__,
         platform.python_implementation(): platform.python_version(),
         "on": platform.platform(),
+        "floor": limit.kind(),
         "CPUs": str(os.cpu_count()),
         "load": f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown",
     }
@@ -140,7 +142,7 @@ def _progress(text: str) -> None:
 
 
 def _table(samples: Samples) -> Iterator[str]:
-    """A line for each case: each metric's median with its quartiles, and the first one in relation to the floor's."""
+    """A line for each case: each metric's median with its quartiles, and all in relation to the floor's."""
     metrics = list(dict.fromkeys(name for of_case in samples.values() for name in of_case[0]))
     rows = [["median [quartiles]", *metrics, "/ floor"]]
     for case, of_case in samples.items():
@@ -168,14 +170,16 @@ def _number(value: float) -> str:
 
 
 def _relation(case: str, samples: Samples) -> str:
-    """The first metric in relation to that of the floor with the same modules loaded."""
+    """Each metric in relation to that of the floor with the same modules loaded."""
     variant = case.split("/")[1]
     floor = case.replace(f"/{variant}/", "/floor+torch/" if "torch" in variant else "/floor/")
     if floor not in samples:
         return ""
-    first = next(iter(samples[case][0]))
-    ours, least = (statistics.median(sample[first] for sample in samples[which]) for which in (case, floor))
-    return f"{ours / least:.2f}"
+    ours, least = (
+        {name: statistics.median(sample[name] for sample in samples[which]) for name in samples[which][0]}
+        for which in (case, floor)
+    )
+    return ", ".join(f"{ours[name] / least[name]:.2f}" if least.get(name) else "-" for name in ours)
 
 
 def _append(file: Path, environment: Mapping[str, str], samples: Samples) -> None:

@@ -29,17 +29,18 @@ def mark() -> None:
     os.access(_MARK, os.F_OK)
 
 
-def count(code: str, root: Path) -> collections.Counter[str]:
-    """Run Python code in `root`, and count its system calls between marks. Those of its children don't count."""
+def count(code: str, root: Path) -> list[collections.Counter[str]]:
+    """Run Python code in `root`, and count its own system calls, not its children's, between each two marks."""
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder, "trace")
         subprocess.run(["strace", "-o", str(trace), sys.executable, "-c", code], cwd=root, check=True)
-        calls: collections.Counter[str] = collections.Counter()
+        parts: list[collections.Counter[str]] = []
         counting = False
         with trace.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 if _MARK in line:
                     counting = not counting
+                    parts += [collections.Counter()] * counting
                 elif counting and (call := _CALL.match(line)):  # not: signals, and the ends of split lines
-                    calls[call[1]] += 1
-    return calls
+                    parts[-1][call[1]] += 1
+    return parts

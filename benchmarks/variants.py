@@ -2,7 +2,7 @@
 
 - `python` (and `native`, where it is installed): spawnx on that backend. No torch in any process.
 - `stdlib`: `multiprocessing.Process`, likewise without torch.
-- `floor`: what the system itself takes: a bare loop of `os.fork`, or of `os.waitpid`.
+- `floor`: what the system itself takes: a bare loop of `os.fork`, or one in C that waits for what spawnx has forked.
 - `torch`: the reference. `python+torch`, `floor+torch`: the above with torch imported by the supervisor and by every
   rank, as the reference has it, so that both fork as much memory or import as much.
 """
@@ -10,14 +10,21 @@
 from __future__ import annotations
 
 import importlib
+import mmap
 import multiprocessing
 import os
-from contextlib import suppress
+import shutil
+import struct
+import tempfile
+import time
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks import harness
-from spawnx import backends
+from benchmarks import harness, limit
+from spawnx import backends, launchers
+
+_STAMP = struct.Struct("d")
 
 
 def names(*, torch: bool) -> list[str]:
@@ -33,12 +40,17 @@ def names(*, torch: bool) -> list[str]:
 
 
 class Gate:
-    """Where ranks say that they are alive, by a byte, and wait to be let on, by another one."""
+    """Where ranks say that they are alive, by a byte, and wait to be let on, by another one.
 
-    def __init__(self) -> None:
-        """Make two pipes."""
+    Args:
+        stamps: how many forked ranks tell when they end; fresh interpreters can't.
+    """
+
+    def __init__(self, stamps: int = 0) -> None:
+        """Make two pipes, and shared memory for the stamps."""
         self._arrived, self.arrive = multiprocessing.Pipe(duplex=False)
         self.passed, self._let = multiprocessing.Pipe(duplex=False)
+        self.stamps = mmap.mmap(-1, _STAMP.size * stamps) if stamps else None
 
     def wait_for(self, ranks: int) -> None:
         """Wait until so many ranks are alive."""
@@ -50,13 +62,32 @@ class Gate:
         while ranks:
             ranks -= os.write(self._let.fileno(), b"." * ranks)
 
+    def let_fail(self) -> None:
+        """Let one rank on, which fails."""
+        os.write(self._let.fileno(), b"!")
 
-def pass_gate(_rank: int, arrive: Connection, passed: Connection, torch: bool) -> None:  # noqa: FBT001
+    def last_stamp(self) -> float:
+        """When the last rank came to its end, as `time.monotonic` has it."""
+        assert self.stamps is not None
+        stamps: list[float] = [stamp for (stamp,) in _STAMP.iter_unpack(self.stamps)]
+        return max(stamps)
+
+
+def pass_gate(
+    rank: int,
+    arrive: Connection,
+    passed: Connection,
+    stamps: mmap.mmap | None,
+    torch: bool,  # noqa: FBT001
+) -> None:
     """Be a rank: arrive, and end when let on."""
     if torch:
         importlib.import_module("torch")
     os.write(arrive.fileno(), b".")
-    os.read(passed.fileno(), 1)
+    if os.read(passed.fileno(), 1) == b"!":
+        raise RuntimeError("let fail")
+    if stamps is not None:
+        _STAMP.pack_into(stamps, _STAMP.size * rank, time.monotonic())
 
 
 # -- how they are started -------------------------------------------------------------------------------------
@@ -71,6 +102,9 @@ class Ranks(Protocol):
     def join_all(self) -> None:
         """Wait until all have ended; raises unless all ended well."""
 
+    def join_failed(self) -> None:
+        """Wait until one has failed and all others were ended for it; raises unless that is told."""
+
 
 class Variant:
     """One way to start ranks. Made before anything is timed: it imports what it needs.
@@ -81,14 +115,15 @@ class Variant:
         floor: what `floor` is: `Forked` or `Waited`.
     """
 
-    def __init__(self, name: str, method: str, floor: type[Forked | Waited] | None = None) -> None:
+    def __init__(self, name: str, method: str, floor: type[Forked | Waited]) -> None:
         """Import what is used."""
         self._method = method
         implementation, self._torch = name.removesuffix("+torch"), "torch" in name
         if self._torch:
             importlib.import_module("torch.multiprocessing")
         if implementation in {"floor", "stdlib"}:
-            self._start: Any = Processes if implementation == "stdlib" else floor or Forked
+            self._start: Any = Processes if implementation == "stdlib" else floor
+            limit.load()
         elif implementation == "torch":
             self._start = _of_context("torch.multiprocessing")
         else:
@@ -97,7 +132,9 @@ class Variant:
 
     def start(self, ranks: int, gate: Gate) -> Ranks:
         """Start ranks that pass `gate`."""
-        started: Ranks = self._start(self._method, ranks, (gate.arrive, gate.passed, self._torch))
+        started: Ranks = self._start(
+            self._method, ranks, (gate.arrive, gate.passed, gate.stamps, self._torch)
+        )
         return started
 
 
@@ -125,6 +162,10 @@ class Forked:
         for pid in self._pids:
             assert os.waitpid(pid, 0) == (pid, 0)
 
+    def join_failed(self) -> None:
+        """See `Ranks`."""
+        raise NotImplementedError
+
 
 class Processes:
     """Children by `multiprocessing.Process`, joined one after the other, or as the reference waits for the next."""
@@ -150,19 +191,43 @@ class Processes:
             process.join()
             assert process.exitcode == 0
 
+    def join_failed(self) -> None:
+        """See `Ranks`."""
+        raise NotImplementedError
 
-class Waited(Processes):
-    """Children by `multiprocessing.Process`, which are as large and end as ranks do, reaped by a bare loop."""
+
+class Waited:
+    """Children that spawnx has forked, so that they are as large and end as its ranks do, reaped by limit.c."""
+
+    def __init__(self, method: str, ranks: int, args: tuple[Any, ...]) -> None:
+        """Start them."""
+        self._folder = tempfile.mkdtemp()
+        backend, _ = backends.choose()
+        order = launchers.Order(
+            pass_gate,
+            args,
+            daemon=False,
+            start_method=method,
+            report_paths=[str(Path(self._folder, str(rank))) for rank in range(ranks)],
+            backend=backend,
+        )
+        self._processes = launchers.launch(launchers.choose(method, backend)[0], order)
+        self._limit = limit.Limit([process.pid or 0 for process in self._processes])
 
     def join_one(self) -> None:
         """See `Ranks`."""
-        assert os.wait()[1] == 0
+        self._limit.wait_any()
 
     def join_all(self) -> None:
         """See `Ranks`."""
-        for process in self._processes.values():
-            with suppress(ChildProcessError):  # one that `join_one` has reaped
-                assert os.waitpid(process.pid, 0)[1] == 0
+        self._limit.wait_all()
+        shutil.rmtree(self._folder)
+
+    def join_failed(self) -> None:
+        """See `Ranks`."""
+        self._limit.end_all()
+        assert os.listdir(self._folder)  # noqa: PTH208 - no more work than need be: it is timed
+        shutil.rmtree(self._folder)
 
 
 def _of_context(package: str) -> Any:
@@ -190,6 +255,17 @@ class OfContext:
         while not self._context.join():
             pass
         assert all(process.exitcode == 0 for process in self._context.processes)
+
+    def join_failed(self) -> None:
+        """See `Ranks`."""
+        try:
+            while not self._context.join():
+                pass
+        except Exception as error:
+            if "let fail" not in str(error):
+                raise
+        else:
+            raise AssertionError("the failure is not told")
 
 
 def raise_fd_limit() -> None:

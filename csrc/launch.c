@@ -4,7 +4,11 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <sys/prctl.h>
+
+/* Where fds are closed one by one: those below. */
+#define CLOSE_MAX 65536
 
 /* What follows, up to `start_child`, runs between vfork and exec: in the parent's memory, on the parent's stack, while
  * the parent's calling thread stands still and its other threads run. So it makes system calls and nothing else: no
@@ -18,7 +22,8 @@ static void reset_handlers(void)
     struct sigaction action;
 
     for (int signum = 1; signum < NSIG; signum++) {
-        if (sigaction(signum, NULL, &action) < 0 || action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
+        if (sigaction(signum, NULL, &action) < 0 || action.sa_handler == SIG_DFL ||
+            action.sa_handler == SIG_IGN)
             continue;
         action = (struct sigaction){.sa_handler = SIG_DFL};
         sigaction(signum, &action, NULL);
@@ -29,32 +34,33 @@ static void close_between(int first, int last)
 {
     if (first > last || syscall(SYS_close_range, first, last, 0) == 0)
         return;
-    /* Before Linux 5.9: one by one. What a limit that was lowered has left above it stays open. */
+    /* Before Linux 5.9, or where a sandbox forbids it: one by one, but not for the minutes that a limit of 2^30 takes. */
     long limit = sysconf(_SC_OPEN_MAX);
-    for (int fd = first; fd <= last && fd < limit; fd++)
+    for (int fd = first; fd <= last && fd < limit && fd < CLOSE_MAX; fd++)
         close(fd);
+}
+
+/* Close what lies between; returns what comes after both. */
+static int close_up_to(int next, int fd)
+{
+    close_between(next, fd - 1);
+    return fd < next ? next : fd + 1;
 }
 
 /* The table of fds is the child's own (no CLONE_FILES). `error` is the fd by which a failure is told. */
 static int keep_only(const int *keep, int n, int error)
 {
     int next = 3;
-    int kept_error = 0;
 
-    for (int i = 0; i <= n; i++) {
-        int fd = i < n ? keep[i] : INT_MAX;
-        if (!kept_error && error < fd) {
-            close_between(next, error - 1);
-            next = error + 1;
-            kept_error = 1;
-        }
-        if (i == n)
-            break;
-        close_between(next, fd - 1);
-        if (fcntl(fd, F_SETFD, 0) < 0)
-            return -errno;
-        next = fd + 1;
+    for (int i = 0; i < n; i++) {
+        if (error < keep[i])
+            next = close_up_to(next, error);
+        next = close_up_to(next, keep[i]);
+        /* If it is `error`, nothing was open under that number, and what we made of it must not outlive the exec. */
+        if (keep[i] == error || fcntl(keep[i], F_SETFD, 0) < 0)
+            return -EBADF;
     }
+    next = close_up_to(next, error);
     close_between(next, INT_MAX);
     return 0;
 }
@@ -78,16 +84,21 @@ static int become(const struct spx_launch *what, const sigset_t *mask, int paren
 
 /* The end of what runs in the child. */
 
-static int start_child(const struct spx_launch *what, const sigset_t *mask, int error)
+/* Start the child, which tells its failure by told[1]. *ret_shared: whether it ran in our memory, so that it has become
+ * the program, or failed, by now. Emulators such as qemu-user, and TSan, make a fork of vfork: then it is underway. */
+static int start_child(
+    const struct spx_launch *what, const sigset_t *mask, const int *told, volatile int *ret_shared)
 {
-    int parent = (int)getpid();
-    int pid = (int)vfork();
+    int parent = getpid();
+    int pid = vfork(); /* NOLINT: by the rules above */
 
     if (pid < 0)
         return -errno;
     if (pid == 0) {
-        int result = become(what, mask, parent, error);
-        (void)!write(error, &result, sizeof result);
+        *ret_shared = 1; /* NOLINT: this the parent is to find */
+        close(told[0]);  /* else a kept fd that isn't open would be found open, if it has this number */
+        int result = become(what, mask, parent, told[1]);
+        (void)!write(told[1], &result, sizeof result);
         _exit(127);
     }
     return pid;
@@ -111,17 +122,16 @@ static sigset_t mask_of(const int *blocked, int n)
     return mask;
 }
 
-/* What the child wrote into the pipe: nothing if the exec closed it. Not through shared memory, where emulators such as
- * qemu-user make a fork of vfork. */
-static int told_error(int fd)
+/* What the child wrote into the pipe: nothing if it has become the program. The end of the pipe is waited for only where
+ * it must be: a process that another thread forks in the meantime keeps it open for as long as it lives. */
+static int told_error(int fd, int underway)
 {
+    struct pollfd end = {.fd = fd, .events = POLLIN};
     int error = 0;
-    ssize_t got;
 
-    do
-        got = read(fd, &error, sizeof error);
-    while (got < 0 && errno == EINTR);
-    return got == (ssize_t)sizeof error ? error : 0;
+    while (underway && poll(&end, 1, -1) < 0 && errno == EINTR)
+        ;
+    return read(fd, &error, sizeof error) == (ssize_t)sizeof error ? error : 0;
 }
 
 /* End a child that no pidfd holds, and reap it: never a stranger that got its number from another reaper. */
@@ -132,24 +142,25 @@ static void end_unheld(int pid)
     if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0)
         kill(pid, SIGKILL);
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        continue;
+        ;
 }
 
 int spx_launch(const struct spx_launch *what, int *ret_pid)
 {
-    int pipe_fds[2];
+    int told[2];
+    volatile int shared = 0;
     sigset_t before;
     sigset_t mask = mask_of(what->blocked, what->n_blocked);
 
-    if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+    if (pipe2(told, O_CLOEXEC | O_NONBLOCK) < 0)
         return -errno;
     block_all(&before);
-    int pid = start_child(what, &mask, pipe_fds[1]);
+    int pid = start_child(what, &mask, told, &shared);
     sigprocmask(SIG_SETMASK, &before, NULL);
-    close(pipe_fds[1]);
+    close(told[1]);
 
-    int result = pid < 0 ? pid : told_error(pipe_fds[0]);
-    close(pipe_fds[0]);
+    int result = pid < 0 ? pid : told_error(told[0], !shared);
+    close(told[0]);
     if (pid < 0)
         return result;
     if (result == 0)

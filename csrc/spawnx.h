@@ -55,7 +55,7 @@ struct spx_seen {
     int rank;        /* as given to spx_watch_add */
     int pidfd;       /* as given to spx_watch_add */
     int code;        /* as spx_peek has it; never SPX_RUNS */
-    long max_rss_kb; /* its peak resident memory (getrusage(2)); 0 if SPX_LOST */
+    long max_rss_kb; /* its peak resident memory (getrusage(2)); 0 if somebody else reaped it */
 };
 
 /* Look at n children by their pids, for those that no pidfd holds: of these, and only these, a number is known to be a
@@ -84,17 +84,19 @@ int spx_watch_discard(int watch, const int *pidfds, int n);
 
 /* What spx_launch starts. */
 struct spx_launch {
-    const char *path;         /* of the program; not searched for */
-    const char *const *argv;  /* ends with NULL */
-    const char *const *envp;  /* ends with NULL */
-    const int *keep;          /* the fds that it inherits, under the same numbers, besides 0 to 2; ascending */
+    const char *path;        /* of the program; not searched for */
+    const char *const *argv; /* ends with NULL */
+    const char *const *envp; /* ends with NULL */
+    const int *keep;         /* the fds that it inherits, under the same numbers, besides 0 to 2; ascending */
     int n_keep;
-    const int *blocked;       /* the signals that are blocked in it */
+    const int *blocked; /* the signals that are blocked in it */
     int n_blocked;
-    int death_signal;         /* sent when the calling thread ends, armed before the exec; 0: none */
+    int death_signal; /* sent when the calling thread ends, armed before the exec; 0: none */
 };
 
-/* Start a program (vfork(2), execve(2)): default handlers, no other fd, no copy of the caller's memory.
+/* Start a program (vfork(2), execve(2)): default handlers, no other fd (before Linux 5.9: none below 65536), no copy
+ * of the caller's memory.
  *
- * The pidfd of the new child, its pid in *ret_pid. -errno also if the exec failed: then no child is left. */
+ * The pidfd of the new child, its pid in *ret_pid. -errno also if a kept fd isn't open (-EBADF), or the exec failed:
+ * then no child is left. */
 int spx_launch(const struct spx_launch *what, int *ret_pid);

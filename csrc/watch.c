@@ -2,7 +2,6 @@
 
 #include "internal.h"
 
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
@@ -46,21 +45,25 @@ static int code_of(int status)
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
+static int code_in(const siginfo_t *info)
+{
+    return info->si_code == CLD_EXITED ? info->si_status : -info->si_status;
+}
+
 static int look(int pidfd, int *ret_code, struct rusage *ret_usage)
 {
-    siginfo_t info;
+    siginfo_t info = {0}; /* si_pid stays 0 where nothing is to be told */
 
-    memset(&info, 0, sizeof info); /* si_pid stays 0 where nothing is to be told */
     int result = wait_for(SPX_P_PIDFD, pidfd, WNOWAIT, &info, ret_usage);
     if (result == -ECHILD) {
-        int status;
+        int status = 0;
         *ret_code = reaped_status(pidfd, &status) == 0 ? code_of(status) : SPX_LOST;
     } else if (result < 0)
         return result;
     else if (info.si_pid == 0)
         *ret_code = SPX_RUNS;
     else
-        *ret_code = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
+        *ret_code = code_in(&info);
     return 0;
 }
 
@@ -102,19 +105,17 @@ int spx_sweep(const int *pids, int n, struct spx_seen *ret_seen, int max)
     int seen = 0;
 
     for (int i = 0; i < n && seen < max; i++) {
-        siginfo_t info;
+        siginfo_t info = {0};
         struct rusage usage = {0};
-
-        memset(&info, 0, sizeof info);
         int result = wait_for(P_PID, pids[i], WNOWAIT, &info, &usage);
         if (result < 0 && result != -ECHILD)
-            return result;
+            return seen > 0 ? seen : result; /* found again at the next call */
         if (result == 0 && info.si_pid == 0)
             continue;
         ret_seen[seen++] = (struct spx_seen){
             .rank = i,
             .pidfd = -1,
-            .code = result < 0 ? SPX_LOST : info.si_code == CLD_EXITED ? info.si_status : -info.si_status,
+            .code = result < 0 ? SPX_LOST : code_in(&info),
             .max_rss_kb = usage.ru_maxrss,
         };
     }
@@ -154,7 +155,7 @@ int spx_watch_wait(int watch, int timeout_ms, struct spx_seen *ret_seen, int n)
         int result = look(pidfd, &code, &usage);
 
         if (result < 0)
-            return result;
+            return seen > 0 ? seen : result; /* found again at the next call */
         if (code == SPX_RUNS)
             continue; /* epoll was right, waitid is too: a tracer has been told first */
         *one = (struct spx_seen){

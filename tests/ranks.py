@@ -635,11 +635,6 @@ def print_and_do(rank: int, how: Callable[..., None], *args: Any) -> None:
     how(*args)
 
 
-
-@contextlib.contextmanager
-
-
-
 def stay_as_rank(rank: int) -> None:
     """Wait for a signal that ends this rank."""
     stay()

@@ -5,7 +5,7 @@ Against `popen_fork`: no poll of earlier children at each start, no pipe pair pe
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import os
 import signal
 from itertools import islice

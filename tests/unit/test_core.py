@@ -87,14 +87,16 @@ def output(argv: list[str], **options: object) -> str:
 
 def header() -> tuple[set[str], set[str]]:
     """The functions and the constants that the header declares."""
-    text = re.sub(r"/\*.*?\*/", "", Path(ROOT, "csrc", "spawnx.h").read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = re.sub(
+        r"/\*.*?\*/", "", Path(ROOT, "csrc", "spawnx.h").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
     return set(re.findall(r"int (spx_\w+)\(", text)), set(re.findall(r"(SPX_\w+) =", text))
 
 
 def test_header_stub_and_library_agree() -> None:
     """What the type checker believes is what was compiled, and all of it."""
     functions, constants = header()
-    stub = ast.parse(Path(ROOT, "spawnx", "backends", "_native.pyi").read_text(encoding="utf-8"))
+    stub = ast.parse(Path(backends.__file__).with_name("_native.pyi").read_text(encoding="utf-8"))
     (members,) = (node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == "_Lib")
     methods = [node for node in members.body if isinstance(node, ast.FunctionDef)]
     stubbed = {node.name: len(node.args.posonlyargs + node.args.args) - 1 for node in methods}
@@ -140,38 +142,59 @@ def test_unknown_signal_is_told_after_all_were_tried(pidfd: int) -> None:
     assert -errno.EINVAL == lib.spx_fan_out([pidfd, pidfd], 2, 9999)
 
 
-@pytest.mark.parametrize("call", ["pidfd_open", "waitid", "pidfd_send_signal"])
-def test_kernel_that_lacks_a_call_answers_enosys(call: str) -> None:
-    """A seccomp filter stands for it; the pure backend's probe takes the same answer for "no"."""
-    numbers = {"pidfd_open": 434, "waitid": 247, "pidfd_send_signal": 424}
-    source = f"""
-        import ctypes, errno, struct
-        from spawnx.backends.native import NativeBackend
-        from spawnx.backends._native import ffi, lib
-        own = NativeBackend().has_pidfd()
-        load, jump, ret = 0x20, 0x15, 0x06
-        code = [(load, 0, 0, 0), (jump, 0, 1, {numbers[call]}),
-                (ret, 0, 0, 0x00050000 | errno.ENOSYS), (ret, 0, 0, 0x7FFF0000)]
-        raw = b"".join(struct.pack("HBBI", *one) for one in code)
-        buffer = ctypes.create_string_buffer(raw, len(raw))
-        filter = struct.pack("H6xQ", len(code), ctypes.addressof(buffer))
-        libc = ctypes.CDLL(None, use_errno=True)
-        assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, filter, 0, 0) == 0
-        import os
-        results = {{
-            "pidfd_open": lambda: lib.spx_open_pidfd(os.getpid()),
-            "waitid": lambda: lib.spx_sweep([os.getpid()], 1, ffi.new("struct spx_seen[]", 1), 1),
-            "pidfd_send_signal": lambda: lib.spx_fan_out([0], 1, 0),
-        }}
-        print(own, results[{call!r}]() == -errno.ENOSYS)
-        """
+def with_answer(number: int, answer: int, source: str) -> str:
+    """What a program prints whose system call of that number is answered by an errno: a seccomp filter does it.
+
+    The program finds `deny`, which installs the filter, and `launch`, which launches a program and prints how it ended.
+    """
     if os.uname().machine != "x86_64":
         pytest.skip("the filter has the numbers of x86_64")
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(source)], capture_output=True, text=True, check=False, cwd=ROOT
-    )
+    preamble = f"""
+        import ctypes, errno, os, struct, sys
+        from spawnx.backends.contract import Program
+        from spawnx.backends.native import NativeBackend
+        from spawnx.backends._native import ffi, lib
+        from tests.unit.test_core import ended
 
-    assert ("True True\n", "") == (done.stdout, done.stderr)
+        def deny():
+            load, jump, ret = 0x20, 0x15, 0x06
+            code = [(load, 0, 0, 0), (jump, 0, 1, {number})]
+            code += [(ret, 0, 0, 0x00050000 | {answer}), (ret, 0, 0, 0x7FFF0000)]
+            raw = b"".join(struct.pack("HBBI", *one) for one in code)
+            buffer = ctypes.create_string_buffer(raw, len(raw))
+            program = struct.pack("H6xQ", len(code), ctypes.addressof(buffer))
+            libc = ctypes.CDLL(None, use_errno=True)
+            assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+
+        def launch(*argv, keep=()):
+            program = Program(argv, keep=keep, death_signal=0, mask=())
+            try:
+                print(ended(NativeBackend().launch(program)[1]))
+            except OSError as error:
+                print(errno.errorcode[error.errno])
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(preamble) + textwrap.dedent(source)],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "call"),
+    [
+        (434, "lib.spx_open_pidfd(os.getpid())"),
+        (247, "lib.spx_sweep([os.getpid()], 1, ffi.new('struct spx_seen[]', 1), 1)"),
+        (424, "lib.spx_fan_out([0], 1, 0)"),
+    ],
+    ids=["pidfd_open", "waitid", "pidfd_send_signal"],
+)
+def test_kernel_that_lacks_a_call_answers_enosys(number: int, call: str) -> None:
+    """A filter stands for it; the pure backend's probe takes the same answer for "no"."""
+    source = f"own = NativeBackend().has_pidfd(); deny(); print(own, {call} == -errno.ENOSYS)"
+
+    assert "True True\n" == with_answer(number, errno.ENOSYS, source)
 
 
 # Watch, peek, reap
@@ -263,6 +286,27 @@ def test_interrupt_ends_a_blocking_wait(pidfd: int) -> None:
         watch.close()
 
 
+def test_child_that_was_seen_is_told_before_an_error(child: int, pidfd: int) -> None:
+    """What was written is never thrown away; the error is found again."""
+    read, write = os.pipe()
+    os.write(write, b".")
+    seen = ffi.new("struct spx_seen[]", 2)
+    watch = lib.spx_watch_open()
+    lib.spx_watch_add(watch, pidfd, 5)
+    lib.spx_fan_out([pidfd], 1, signal.SIGKILL)
+    lib.spx_watch_wait(watch, -1, seen, 2)
+    lib.spx_watch_add(watch, read, 6)
+    watched = lib.spx_watch_wait(watch, -1, seen, 2), seen[0].rank
+    lib.spx_watch_discard(watch, [pidfd], 1)
+    after = lib.spx_watch_wait(watch, -1, seen, 2)
+    swept = lib.spx_sweep([child, 0], 2, seen, 2), seen[0].code, lib.spx_sweep([0], 1, seen, 2)
+    for fd in (read, write, watch):
+        os.close(fd)
+
+    assert ((1, 5), -errno.EBADF) == (watched, after)
+    assert (1, -signal.SIGKILL, -errno.EINVAL) == swept
+
+
 def test_children_of_others_are_never_reaped(child: int, pidfd: int) -> None:
     """A child that was not given to the watch stays a zombie for whoever waits for it."""
     other = subprocess.Popen([sys.executable, "-S", "-E", "-c", ""])
@@ -342,6 +386,116 @@ def test_launched_program_has_the_kept_fds_and_no_others() -> None:
     assert 6 == len(fds)  # those, the pipe, and the folder that was listed
 
 
+def test_kept_fds_among_the_standard_streams_close_none_of_the_others() -> None:
+    """A supervisor without streams gets such numbers for its own files."""
+    code = "import os; os.write({fd}, ' '.join(os.listdir('/proc/self/fd')).encode())"
+    fds = output([sys.executable, "-S", "-E", "-c", code], keep=[0, 1]).split()
+
+    assert {"0", "1", "2"} < set(fds)
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (0, 1)])
+def test_caller_without_standard_streams_hands_on_what_it_has(closed: tuple[int, ...]) -> None:
+    """There, the pipe of the core itself gets their numbers."""
+    source = f"""
+        import os
+        from tests.unit.test_core import NATIVE, ended, program
+        for fd in {closed}:
+            os.close(fd)
+        _, pidfd = NATIVE.launch(program(["/bin/sh", "-c", "echo heard >&2"]))
+        os._exit(ended(pidfd))
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+
+    assert (0, "heard\n") == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("which", ["far", "pipe's first", "pipe's second", "negative"])
+def test_kept_fd_that_is_not_open_is_told(which: str) -> None:
+    """Also if the pipe of the core itself gets its number; nobody waits for the end of a program that holds it."""
+    free = [os.dup(0), os.dup(0)]
+    for fd in free:
+        os.close(fd)
+    missing = {"far": 900, "pipe's first": free[0], "pipe's second": free[1], "negative": -1}[which]
+    with pytest.raises(OSError, match="Bad file descriptor") as raised:
+        NATIVE.launch(program(["/bin/sleep", "600"], keep=[missing]))
+
+    assert errno.EBADF == raised.value.errno
+
+
+def test_kernel_without_close_range_closes_fds_one_by_one() -> None:
+    """Before Linux 5.9."""
+    source = """
+        leaking = os.dup2(0, 300, inheritable=True)
+        kept = os.dup2(0, 301)
+        deny()
+        launch("/bin/sh", "-c", "test ! -e /proc/self/fd/300 && test -e /proc/self/fd/301", keep=[kept])
+        """
+
+    assert "0\n" == with_answer(436, errno.ENOSYS, source)
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"), [(58, errno.EAGAIN), (434, errno.EMFILE)], ids=["vfork", "pidfd_open"]
+)
+def test_launch_that_fails_leaves_no_child(number: int, answer: int) -> None:
+    """Neither where there is none, nor where it can't be held."""
+    source = """
+        deny()
+        launch("/bin/sleep", "600")
+        print(open(f"/proc/self/task/{os.getpid()}/children").read())
+        """
+
+    assert f"{errno.errorcode[answer]}\n\n" == with_answer(number, answer, source)
+
+
+def test_unknown_death_signal_is_told() -> None:
+    """As any other failure before the exec."""
+    with pytest.raises(OSError, match="Invalid argument"):
+        NATIVE.launch(program(EXIT_7, death_signal=999))
+
+
+def test_launch_is_not_held_up_by_what_another_thread_forks() -> None:
+    """A child that is forked in the middle of a launch has the pipe of the core, for as long as it lives."""
+    forked: list[int] = []
+    launched = threading.Event()
+
+    def fork() -> None:
+        while not launched.is_set() and len(forked) < 200:
+            pid = os.fork()
+            if pid == 0:
+                signal.pause()
+                os._exit(0)
+            forked.append(pid)
+
+    thread = threading.Thread(target=fork)
+    thread.start()
+    codes = [ended(NATIVE.launch(program(["/bin/true"]))[1]) for _ in range(20)]
+    launched.set()
+    thread.join()
+    for pid in forked:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+    assert [0] * 20 == codes
+
+
+@pytest.mark.parametrize("path", ["/bin/true", "/nowhere"])
+def test_callers_mask_is_what_it_was_after_a_launch(path: str) -> None:
+    """Everything is blocked only until the program runs, or could not."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            ended(NATIVE.launch(program([path]))[1])
+        after = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    assert before | {signal.SIGUSR2} == after
+
+
 def test_launched_program_has_the_mask_that_was_asked_for() -> None:
     """Not the one that is in force while it is launched."""
     code = "import os, signal; os.write({fd}, repr(sorted(signal.pthread_sigmask(0, ()))).encode())"
@@ -373,9 +527,12 @@ def test_launched_program_has_the_environment_of_now(monkeypatch: pytest.MonkeyP
 
 def test_launched_program_is_armed_before_the_exec() -> None:
     """The death signal is there before the program's first instruction."""
-    code = "import ctypes, os; n = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(n)); os.write({fd}, b'%d' % n.value)"
+    code = "import ctypes, os; n = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(n)); "
+    code += "os.write({fd}, b'%d' % n.value)"
 
-    assert str(int(signal.SIGUSR2)) == output([sys.executable, "-S", "-E", "-c", code], death_signal=signal.SIGUSR2)
+    assert str(int(signal.SIGUSR2)) == output(
+        [sys.executable, "-S", "-E", "-c", code], death_signal=signal.SIGUSR2
+    )
 
 
 def test_arming_compares_the_parent() -> None:
