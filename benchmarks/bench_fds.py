@@ -36,6 +36,7 @@ def measure(case: str) -> harness.Metrics:
     first = variant.start(1, gate)  # what is opened once, such as the way to the forkserver, doesn't count
     gate.wait_for(1)
     first.join_all()
+    first.check()
     del first
     gc.collect()
     before = _held()
@@ -44,6 +45,7 @@ def measure(case: str) -> harness.Metrics:
     held = _held() - before
     gate.let(ranks)
     started.join_all()
+    started.check()
     return {"fds per rank": held / ranks, "fds": held}
 
 

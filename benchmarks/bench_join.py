@@ -48,6 +48,7 @@ def _at_once(started: variants.Ranks, gate: variants.Gate, ranks: int) -> harnes
     cpu_began = time.process_time()
     started.join_all()
     cpu_ended, ended = time.process_time(), time.monotonic()
+    started.check()
     return {
         "join ms": 1000 * (ended - began),
         "cpu ms": 1000 * (cpu_ended - cpu_began),
@@ -66,6 +67,7 @@ def _one_by_one(started: variants.Ranks, gate: variants.Gate, ranks: int) -> har
         seconds += time.monotonic() - began
     gate.let(ranks - ONE_BY_ONE)
     started.join_all()
+    started.check()
     return {"us per end": 1e6 * seconds / ONE_BY_ONE, "cpu us per end": 1e6 * cpu_seconds / ONE_BY_ONE}
 
 

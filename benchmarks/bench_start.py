@@ -47,6 +47,7 @@ def measure(case: str) -> harness.Metrics:
     alive = time.perf_counter()
     gate.let(ranks)
     started.join_all()
+    started.check()
     return {
         "alive ms": 1000 * (alive - began),
         "returned ms": 1000 * (returned - began),

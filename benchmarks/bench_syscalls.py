@@ -44,7 +44,9 @@ def run(name: str, ranks: int) -> None:
     variants.raise_fd_limit()
     variant, gate = variants.Variant(name, "fork", floor=variants.Forked), variants.Gate()
     gate.let(1)
-    variant.start(1, gate).join_all()
+    first = variant.start(1, gate)
+    first.join_all()
+    first.check()
     gate.wait_for(1)
     strace.mark()
     started = variant.start(ranks, gate)
@@ -54,6 +56,7 @@ def run(name: str, ranks: int) -> None:
     strace.mark()
     started.join_all()
     strace.mark()
+    started.check()
 
 
 if __name__ == "__main__":

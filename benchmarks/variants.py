@@ -100,7 +100,10 @@ class Ranks(Protocol):
         """Wait until one more has ended."""
 
     def join_all(self) -> None:
-        """Wait until all have ended; raises unless all ended well."""
+        """Wait until all have ended."""
+
+    def check(self) -> None:
+        """Raise unless all have ended well; outside of the time."""
 
     def join_failed(self) -> None:
         """Wait until one has failed and all others were ended for it; raises unless that is told."""
@@ -162,6 +165,9 @@ class Forked:
         for pid in self._pids:
             assert os.waitpid(pid, 0) == (pid, 0)
 
+    def check(self) -> None:
+        """See `Ranks`. Checked when joined."""
+
     def join_failed(self) -> None:
         """See `Ranks`."""
         raise NotImplementedError
@@ -189,7 +195,10 @@ class Processes:
         """See `Ranks`."""
         for process in self._processes.values():
             process.join()
-            assert process.exitcode == 0
+
+    def check(self) -> None:
+        """See `Ranks`."""
+        assert all(process.exitcode == 0 for process in self._processes.values())
 
     def join_failed(self) -> None:
         """See `Ranks`."""
@@ -221,6 +230,9 @@ class Waited:
     def join_all(self) -> None:
         """See `Ranks`."""
         self._limit.wait_all()
+
+    def check(self) -> None:
+        """See `Ranks`. Checked when joined."""
         shutil.rmtree(self._folder)
 
     def join_failed(self) -> None:
@@ -254,6 +266,9 @@ class OfContext:
         """See `Ranks`."""
         while not self._context.join():
             pass
+
+    def check(self) -> None:
+        """See `Ranks`."""
         assert all(process.exitcode == 0 for process in self._context.processes)
 
     def join_failed(self) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 
-# The extension, and what it needs to be loaded.
-_EXTENSION = {"spawnx.backends._native", "_cffi_backend"}
+# The extension, and what it needs to be loaded: why it is not there.
+_ABSENT = {
+    "spawnx.backends._native": "this installation has no C core: it is the wheel for all systems, or it was built"
+    " without a C compiler or with SPAWNX_PURE=1",
+    "_cffi_backend": "the C core needs cffi, which is not installed",
+}
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,16 +55,13 @@ def choose() -> tuple[Backend, str]:
 
 def _find_native() -> tuple[Backend | None, str]:
     """The native backend, or None; and why."""
-    if sys.platform != "linux":
-        return None, "the C core is for Linux"
+    if sys.platform != "linux" or sys.implementation.name != "cpython":
+        return None, "the C core is for CPython on Linux"
     try:
         from spawnx.backends import native
     except ModuleNotFoundError as error:
         # Only that: an extension that is there and can't be loaded is broken, and must say so.
-        if error.name not in _EXTENSION:
+        if error.name not in _ABSENT:
             raise
-        return (
-            None,
-            "this installation has no C core: it was built without a C compiler, or with SPAWNX_PURE=1",
-        )
+        return None, _ABSENT[error.name]
     return native.NativeBackend(), "the C core is installed"
