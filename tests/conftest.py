@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Note for the check at the end that a test has failed."""
     report = yield
-    item.stash[HAS_FAILED] = item.stash.get(HAS_FAILED, False) or report.failed
+    item.stash[HAS_FAILED] = item.stash.get(HAS_FAILED, False) or report.failed or hasattr(report, "wasxfail")
     return report
 
 
@@ -273,8 +273,9 @@ def _end(processes: frozenset[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
+    for child in multiprocessing.active_children():  # before psutil, which would take the exit statuses
+        child.join(SETTLE_S)
     psutil.wait_procs(processes, timeout=SETTLE_S)
-    multiprocessing.active_children()
 
 
 @contextlib.contextmanager

@@ -34,7 +34,9 @@ class Gate:
     def pass_through(self) -> None:
         """As a rank, say that this rank is there, and wait to be let on."""
         self.arrived.release()
-        self.opened.acquire()
+        # Not for ever: Python would miss a signal that comes just before the system call.
+        while not self.opened.acquire(timeout=0.1):
+            pass
 
     def wait_for(self, count: int = 1) -> None:
         """As the supervisor, wait until so many ranks are there."""
@@ -49,8 +51,9 @@ class Gate:
 
 
 def stay() -> None:
-    """Wait for a signal that ends this rank."""
-    threading.Event().wait()
+    """Wait for a signal that ends this rank; also for one that came just before, so not in one system call."""
+    while True:
+        threading.Event().wait(0.1)
 
 
 # Ways to end
@@ -63,6 +66,11 @@ def pass_by() -> None:
 def raise_value_error(text: str) -> None:
     """Raise what a user's code would."""
     raise ValueError(text)
+
+
+def raise_connection_reset() -> None:
+    """Raise what a rank gets whose peer has died."""
+    raise ConnectionResetError("Connection reset by peer")
 
 
 def raise_chained(text: str) -> None:
@@ -365,18 +373,18 @@ def print_unfinished(rank: int) -> None:
     """Print without a newline, into buffers, one of them on the same file as that of standard output."""
     sys.stdout.write("printed, ")
     sys.stdout.flush()
-    sys.stderr = open(1, "w", closefd=False)
+    sys.stderr = open(1, "w", closefd=False)  # noqa: SIM115 - open until the rank ends
     sys.stderr.write("warned, ")
 
 
 def print_rank(rank: int) -> None:
     """Print a line."""
-    print(f"from rank {rank}")
+    print(f"from rank {rank}")  # noqa: T201
 
 
 def print_loaded(rank: int, name: str) -> None:
     """Say whether a module is loaded."""
-    print(name in sys.modules)
+    print(name in sys.modules)  # noqa: T201
 
 
 def wait_then_write(rank: int, gate: Gate, line: bytes) -> None:
@@ -403,14 +411,19 @@ def be_supervisor(rank: int, package: str, start_method: str, how: Callable[...,
     mp.start_processes(one_does, (1, how, *args), 2, start_method=start_method)
 
 
-def send_when_waiting(pid: int, signum: int) -> None:
-    """Send a signal to a process once it sleeps in the kernel, three times seen in a row."""
+def wait_until_asleep(pid: int) -> None:
+    """Wait until a process sleeps in the kernel, three times seen in a row; where the system can't tell, don't."""
     seen = 0
-    while seen < 3:
+    while sys.platform == "linux" and seen < 3:
         with open(f"/proc/{pid}/stat", "rb") as file:
             state = file.read().rpartition(b")")[2].split()[0]
         seen = seen + 1 if state == b"S" else 0
         threading.Event().wait(0.01)
+
+
+def send_when_asleep(pid: int, signum: int) -> None:
+    """Send a signal to a process that sleeps: Python misses one that comes just before a system call."""
+    wait_until_asleep(pid)
     os.kill(pid, signum)
 
 
@@ -611,13 +624,15 @@ class Index:
         return self.value
 
 
-def fail_one_after_the_other(rank: int, first: int, queue: Any) -> None:
-    """As rank `first`, raise; as the other one, raise once that one is dead."""
+def end_one_after_the_other(rank: int, first: int, queue: Any, how: Any, then: Any) -> None:
+    """As rank `first`, end in one way; as the other one, end in another way once that one is dead."""
     if rank == first:
         queue.put(os.getpid())
-        raise ValueError("first")
-    wait([os.pidfd_open(queue.get())])
-    raise ValueError("second")
+    else:
+        wait([os.pidfd_open(queue.get())])
+        how = then
+    function, *args = how
+    function(*args)
 
 
 def accept(rank: int, _argument: object) -> None:
@@ -631,7 +646,7 @@ def put_number_of_fds(rank: int, queue: Any) -> None:
 
 def print_and_do(rank: int, how: Callable[..., None], *args: Any) -> None:
     """Print, into a buffer, and end in the way given."""
-    print("printed")
+    print("printed")  # noqa: T201
     how(*args)
 
 

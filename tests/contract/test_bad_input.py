@@ -126,7 +126,7 @@ def _unpicklable(kind: str) -> Any:
 @pytest.mark.parametrize("kind", ["lambda", "local"])
 @pytest.mark.parametrize("start_method", PICKLING)
 def test_fn_that_can_not_be_pickled_is_refused(impl: Impl, start_method: str, kind: str) -> None:
-    """The error is of multiprocessing's own type, and there is no rank yet; spawnx says which function and what to do."""
+    """The error is of multiprocessing's own type, and there is no rank; spawnx says which function, and what to do."""
     fn = _unpicklable(kind)
     with pytest.raises(Exception) as plain:  # noqa: PT011 - what it is depends on CPython's version
         multiprocessing.get_context(start_method).Process(target=fn).start()
@@ -146,7 +146,7 @@ def test_fn_that_can_not_be_pickled_is_refused(impl: Impl, start_method: str, ki
 @pytest.mark.parametrize("start_method", PICKLING)
 def test_argument_that_can_not_be_pickled_is_refused(impl: Impl, start_method: str) -> None:
     """The error is the object's own, and there is no rank yet; spawnx says which argument it is."""
-    with pytest.raises(TypeError, match="^refuses to be pickled") as caught:
+    with pytest.raises(TypeError, match=r"^refuses to be pickled") as caught:
         impl.mp.start_processes(ranks.nothing, (1, ranks.RefusesToPickle(), 2), 2, start_method=start_method)
 
     assert impl.differs(torch=False, spawnx=True) is ("args[1]" in str(caught.value))
@@ -156,7 +156,7 @@ def test_argument_that_can_not_be_pickled_is_refused(impl: Impl, start_method: s
 @pytest.mark.parametrize("start_method", PICKLING)
 def test_argument_in_a_container_that_can_not_be_pickled_is_refused(impl: Impl, start_method: str) -> None:
     """An argument is named by its place in `args`, however deep in it the trouble sits."""
-    with pytest.raises(TypeError, match="^refuses to be pickled") as caught:
+    with pytest.raises(TypeError, match=r"^refuses to be pickled") as caught:
         impl.mp.start_processes(
             ranks.nothing, (0, 0, {"key": [ranks.RefusesToPickle()]}), start_method=start_method
         )

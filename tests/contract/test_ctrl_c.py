@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import ranks
 from tests.support import LONG_S, QUICK, Impl, Program
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
@@ -70,7 +71,7 @@ if __name__ == "__main__":
 """
     with _running(program, source) as (pid, lines):
         assert "joining" == next(lines)
-        os.kill(pid, signal.SIGINT)
+        ranks.send_when_asleep(pid, signal.SIGINT)
 
         assert ["interrupted [True, True] 2", "[0, 1] {}"] == list(lines)
 
@@ -96,7 +97,7 @@ if __name__ == "__main__":
 """
     with _running(program, source) as (pid, lines):
         assert "joining" == next(lines)
-        os.kill(pid, signal.SIGINT)
+        ranks.send_when_asleep(pid, signal.SIGINT)
 
         assert ["interrupted [True, True]", "[0, 0]"] == list(lines)
 
@@ -127,6 +128,7 @@ if __name__ == "__main__":
 """
     with _running(program, source) as (pid, lines):
         assert "joining" == next(lines)
+        ranks.wait_until_asleep(pid)
         os.killpg(pid, signal.SIGINT)
 
         assert ["interrupted", str(impl.differs(torch=[], spawnx=["SIGINT", "SIGINT"]))] == list(lines)
@@ -168,7 +170,7 @@ if __name__ == "__main__":
 """
     with _running(program, source) as (pid, lines):
         assert "SIGTERM" == next(lines)
-        os.kill(pid, signal.SIGINT)
+        ranks.send_when_asleep(pid, signal.SIGINT)
 
         again = ["SIGTERM", "SIGKILL", "process 0 terminated with exit code 3", "[False, False]"]
         assert ["interrupted", *impl.differs(torch=["False", "[False, True]"], spawnx=again)] == list(lines)

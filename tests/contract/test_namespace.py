@@ -1,4 +1,4 @@
-"""The names beside `spawn`: those of multiprocessing and torch, the function that is also a module, and lazy imports."""
+"""Names beside `spawn`: those of multiprocessing and torch, the function that is also a module, lazy imports."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_function_can_be_pickled(impl: Impl, name: str) -> None:
 
 @pytest.mark.parametrize("statement", IMPORTS.values(), ids=IMPORTS)
 def test_spawn_is_a_function_whatever_was_imported(program: Program, statement: str) -> None:
-    """`mp.spawn` can be called, and its module's names imported, whatever came first, and at the second look as well."""
+    """`mp.spawn` can be called, and its module's names imported, whatever came first, at the second look, too."""
     package = program.impl.package
     assert ["True True", "True True", "module"] == program.output(
         f"""

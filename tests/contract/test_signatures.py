@@ -187,7 +187,7 @@ def test_raised_exception_comes_back_whole(impl: Impl) -> None:
 
 def test_spawn_context_is_a_process_context_that_warns(impl: Impl) -> None:
     """The old name still works, and says at the caller's line what the new one is."""
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="SpawnContext") as warned:
         context = impl.mp.SpawnContext([], [])
 
     assert [
@@ -204,11 +204,14 @@ def test_spawn_with_start_method_warns(impl: Impl, start_method: str) -> None:
         context = impl.mp.spawn(ranks.nothing, nprocs=0, join=False, start_method=start_method)
 
     package = impl.differs(torch="torch.multiprocessing", spawnx="spawnx")
+    text = (
+        f"This method only supports start_method=spawn (got: {start_method}).\n"
+        f"To use a different start_method use:\n\t\t {package}.start_processes(...)"
+    )
     assert [
         (
             FutureWarning,
-            f"This method only supports start_method=spawn (got: {start_method}).\n"
-            f"To use a different start_method use:\n\t\t {package}.start_processes(...)",
+            text,
             __file__,
         ),
     ] == [(warning.category, str(warning.message), warning.filename) for warning in warned]

@@ -21,7 +21,7 @@ import tests.conftest
 from tests.conftest import *
 from tests.conftest import _long_lived_helpers, _nothing_left
 
-tests.conftest.SETTLE_S = 0.5
+tests.conftest.SETTLE_S = 0.25
 tests.conftest.HAS_TORCH = False
 """
 HEAD = """
