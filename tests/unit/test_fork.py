@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +18,7 @@ import spawnx
 from spawnx import backends
 from spawnx.backends.python import PythonBackend
 from tests import ranks
-from tests.support import ROOT, finish, linux_only, wait_ended
+from tests.support import ROOT, linux_only
 
 pytestmark = linux_only
 

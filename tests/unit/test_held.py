@@ -1,4 +1,4 @@
-"""Children held by pidfds, and those for which there is none: their statuses are lost to nobody, and nobody else is hit."""
+"""Children held by pidfds, and those for which there is none: no status is lost, and nobody else is hit."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_ignored_sigchld_and_ranks_that_live_are_told_apart_by_their_codes(backe
     try:
         context = start(3, ranks.read_then_exit_by_rank, (read,))
         os.write(write, b"...")
-        with pytest.raises(spawnx.ProcessExitedException, match="process [12] ") as raised:
+        with pytest.raises(spawnx.ProcessExitedException, match=r"process [12] ") as raised:
             finish(context)
         context._join_procs_with_timeout(10)
     finally:
