@@ -340,6 +340,7 @@ def test_recycled_pid_is_never_signalled() -> None:
         os.kill(stranger, signal.SIGKILL)
         os.waitpid(stranger, 0)
     else:
+        os.close(pidfd)
         pytest.skip("another process takes the numbers faster")
     NATIVE.fan_out([pidfd], signal.SIGKILL)
     alive = os.waitid(os.P_PID, stranger, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None

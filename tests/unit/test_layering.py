@@ -18,11 +18,13 @@ ALLOWED = {
     "spawn": {"context", "launchers", "backends", "errors", "settings", "remote.rank", "remote.report"},
     "context": {"watcher", "verdict", "teardown", "backends", "errors"},
     "launchers": {"launchers", "process", "payload", "mp_private", "backends", "settings", "remote.rank"},
+    "mp_private": {"backends.contract"},
     "watcher": {"process", "backends", "remote.report"},
     "verdict": {"watcher"},
     "process": {"payload", "mp_private", "remote.rank"},
     "payload": {"mp_private", "remote.rank"},
-    "backends": {"backends", "settings"},
+    # mp_private: what the standard library launches programs with is private to multiprocessing.
+    "backends": {"backends", "settings", "mp_private"},
     # What runs in a rank: never the supervisor's side, but the backend that arms it.
     "remote": {"remote", "backends", "mp_private"},
 }
