@@ -24,13 +24,10 @@ class RankProcess(remote.Rank):
         on_close: called by `close()` of an ended process, before anything is released.
         kept: what must live until the rank has ended, because the rank finds it by name: a semaphore whose last
             owner is collected here is gone before a rank that still boots can open it (pytorch#30461).
-        status_lost: whether the exit code is unknown because somebody else reaped the rank; it then reads 255, as
-            multiprocessing's forkserver has it.
     """
 
     on_close: Callable[[], None] | None = None
     kept: object = None
-    status_lost = False
     early_word: mp_private.EarlyWord | None = None
     _name: str
 
@@ -76,6 +73,11 @@ class RankProcess(remote.Rank):
         return mp_private.popen_of(self)
 
     @property
+    def status_lost(self) -> bool:
+        """Whether the exit code is unknown because somebody else reaped the rank; it then reads 255."""
+        return getattr(self.popen, "status_lost", False)
+
+    @property
     def is_unheld(self) -> bool:
         """Whether no sentinel can be waited for: no pidfd could be had for the rank."""
         return self.sentinel < 0
@@ -89,7 +91,6 @@ class RankProcess(remote.Rank):
         """Note how a rank that was made by a launcher of ours has ended; it may then be reaped."""
         mp_private.popen_of(self).note(code)
         mp_private.forget(self)
-        self.kept = None
 
     def close(self) -> None:
         """Release the process, which must have ended; nothing happens if it is closed already."""
@@ -100,7 +101,7 @@ class RankProcess(remote.Rank):
 
     def __reduce__(self) -> tuple[Callable[[], remote.Rank], tuple[()], dict[str, object]]:
         """Pickle as what the rank itself needs: a fresh interpreter imports nothing of the supervisor's side."""
-        ours = {"_process_class", "early_word", "kept", "on_close", "status_lost"}
+        ours = {"_process_class", "early_word", "kept", "on_close"}
         state = {name: value for name, value in vars(self).items() if name not in ours}
         state["_name"] = str(self._name)
         return remote.unpickled, (), state

@@ -166,6 +166,9 @@ class Watcher:
                 code = LOST
         else:
             process.note_ended(code)
+        if isinstance(process, RankProcess):
+            process.on_close = None  # it leads back to here: fds must not wait for a cycle collector
+            process.kept = None
         self.ended[rank] = self._ended(rank, LOST if code is None else code)
         del self._alive[rank]
 

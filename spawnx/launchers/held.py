@@ -51,11 +51,7 @@ class Holder:
     def adopt(self, rank: RankProcess, pid: int, pidfd: int | None) -> None:
         """Make `rank` the face of a child; the pidfd, None where none could be had, is its own from now on."""
         placed = None if pidfd is None else self._room.place(pidfd)
-        popen = (
-            UnheldPopen(rank, pid, self._backend)
-            if placed is None
-            else Popen(rank, pid, placed, self._backend)
-        )
+        popen = UnheldPopen(pid, self._backend) if placed is None else Popen(pid, placed, self._backend)
         mp_private.adopt(rank, popen, popen.sentinel)
         rank.forget_call()
 
@@ -76,12 +72,16 @@ class Popen:
         pid: the child's process id.
         sentinel: its pidfd, readable when it has ended.
         returncode: None until it is known that the child has ended.
+        status_lost: whether nobody knows how, because somebody else reaped it; `returncode` is then 255, as
+            multiprocessing's forkserver has it.
     """
 
-    def __init__(self, process: RankProcess, pid: int, pidfd: int, backend: Backend) -> None:
+    status_lost = False
+
+    # No reference to the Process: fds must not wait for a cycle collector, which may come late or be off.
+    def __init__(self, pid: int, pidfd: int, backend: Backend) -> None:
         self.pid = pid
         self.returncode: int | None = None
-        self._process = process
         self._backend = backend
         self.sentinel = pidfd
         self._close = mp_private.close_with(self, self.sentinel)
@@ -104,7 +104,7 @@ class Popen:
         """Note how the child has ended, before it is reaped; the first note stands."""
         if self.returncode is None:
             if code == LOST:
-                self._process.status_lost = True
+                self.status_lost = True
                 code = 255
             self.returncode = code
 
@@ -143,11 +143,10 @@ class UnheldPopen(Popen):
     # Between two looks at all such children, in seconds: the only place where spawnx looks instead of being told.
     LOOK_EVERY = 0.05
 
-    def __init__(self, process: RankProcess, pid: int, backend: Backend) -> None:
+    def __init__(self, pid: int, backend: Backend) -> None:
         self.pid = pid
         self.returncode: int | None = None
         self.sentinel = -pid
-        self._process = process
         self._backend = backend
 
     def poll(self, _flag: int = 0) -> int | None:
