@@ -30,8 +30,9 @@ TEST_LIMIT_S = 150
 # How long what works by itself may take to let go: a semaphore tracker, a forkserver that reaps.
 SETTLE_S = 5.0
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, never written
-# How multiprocessing, torch and spawnx name what they put there; other people's programs are none of our business.
-SHARED_NAMES = ("sem.mp-*", "psm_*", "torch_*", "*spawnx*")
+# How multiprocessing, torch and spawnx name what they put there; other people's programs are none of our business,
+# nor are their semaphores (see `_long_lived_helpers`).
+SHARED_NAMES = (f"sem.mp-{os.getpid()}-*", "psm_*", "torch_*", "*spawnx*")
 HAS_FAILED = pytest.StashKey[bool]()
 
 
@@ -210,8 +211,10 @@ def _held_by_strangers(ours: frozenset[psutil.Process]) -> frozenset[str]:
 def _long_lived_helpers() -> Iterator[None]:
     """Start what multiprocessing keeps for the life of the process, so that it isn't counted as left behind.
 
-    The forkserver imports torch once, instead of every rank of the reference by itself.
+    The forkserver imports torch once, instead of every rank of the reference by itself. Semaphores get a name by
+    which they are known as ours.
     """
+    multiprocessing.current_process()._config["semprefix"] = f"/mp-{os.getpid()}"  # type: ignore[attr-defined]
     if os.name == "posix":
         if HAS_TORCH:
             multiprocessing.set_forkserver_preload(["torch.multiprocessing"])

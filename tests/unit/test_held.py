@@ -275,7 +275,9 @@ def test_ranks_without_room_for_pidfds_are_watched_and_ended_all_the_same(
     os.close(write)
 
     assert [True] * 20 == unheld
-    assert failures[0].error_index == failures[0].exit_code > 0  # what came first is no rank that was ended for it
+    assert (
+        failures[0].error_index == failures[0].exit_code > 0
+    )  # what came first is no rank that was ended for it
     assert context.sentinels == {}
 
 
