@@ -9,6 +9,7 @@ of `os.fork` and `os.waitpid`.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
 from benchmarks import harness, strace, variants
@@ -30,13 +31,18 @@ def measure(case: str) -> harness.Metrics:
     """Take one sample."""
     _, name, _, size = case.split("/")
     ranks = int(size.removeprefix("n="))
-    code = f"from benchmarks import bench_syscalls; bench_syscalls.run({name!r}, {ranks})"
-    start, join = strace.count(code, harness.ROOT)
+    start, join = count(name, ranks)
     return {
         "start per rank": start.total() / ranks,
         "join per rank": join.total() / ranks,
         "wait4": start["wait4"] + join["wait4"],
     }
+
+
+def count(name: str, ranks: int) -> list[Counter[str]]:
+    """The system calls of a variant's supervisor: of the start, and of the join."""
+    code = f"from benchmarks import bench_syscalls; bench_syscalls.run({name!r}, {ranks})"
+    return strace.count(code, harness.ROOT)
 
 
 def run(name: str, ranks: int) -> None:

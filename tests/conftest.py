@@ -214,6 +214,8 @@ def _long_lived_helpers() -> Iterator[None]:
     The forkserver imports torch once, instead of every rank of the reference by itself. Semaphores get a name by
     which they are known as ours.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     multiprocessing.current_process()._config["semprefix"] = f"/mp-{os.getpid()}"  # type: ignore[attr-defined]
     if os.name == "posix":
         if HAS_TORCH:
