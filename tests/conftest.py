@@ -251,17 +251,18 @@ def _nothing_left(
     before = Belongings.now(folder)
     with _time_limit():
         yield
-    left = _left_after_settling(folder, before)
+    failed = request.node.stash[HAS_FAILED]
+    left = _left_after_settling(folder, before, 0 if failed else SETTLE_S)
     names = left.names()
     _end(left.processes)
 
-    if not request.node.stash[HAS_FAILED]:  # else it is noise: the traceback alone holds much
+    if not failed:  # else it is noise: the traceback alone holds much
         assert [] == names
 
 
-def _left_after_settling(folder: Path, before: Belongings) -> Belongings:
+def _left_after_settling(folder: Path, before: Belongings, seconds: float) -> Belongings:
     """Give objects in reference cycles, and helpers that work by themselves, a moment to let go."""
-    deadline = time.monotonic() + SETTLE_S
+    deadline = time.monotonic() + seconds
     left = Belongings.now(folder).beyond(before)
     while left != Belongings.NOTHING and time.monotonic() < deadline:
         gc.collect()

@@ -22,6 +22,8 @@ if lib.spx_abi() != lib.SPX_ABI or lib.SPX_LOST != LOST:
 # epoll_wait(2) takes milliseconds as an int: 24 days at most. Whoever waits longer waits again.
 _LONGEST_MS = 2**31 - 1
 
+_has_pidfd: bool | None = None
+
 
 class NativeBackend:
     """See `contract.Backend`."""
@@ -38,10 +40,12 @@ class NativeBackend:
         }
 
     def has_pidfd(self) -> bool:
-        """See the contract."""
-        from spawnx.backends.python import PythonBackend
-
-        return PythonBackend().has_pidfd()
+        """See the contract. Asked by the core: an interpreter built with old headers has no `os.pidfd_open`."""
+        global _has_pidfd  # noqa: PLW0603 - an answer of the kernel, the same for the life of this process
+        if _has_pidfd is None:
+            # The right answer about a process that is no child of its own, after it was opened and waited for.
+            _has_pidfd = lib.spx_open_pidfd(os.getpid()) == -errno.ECHILD
+        return _has_pidfd
 
     def load(self) -> None:
         """See the contract. Loaded with this module."""

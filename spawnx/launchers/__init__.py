@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 
 from spawnx import settings
@@ -93,6 +94,8 @@ def _why_stdlib(start_method: str, backend: Backend) -> str | None:
         return "the forkserver is multiprocessing's"
     if not backend.has_pidfd():
         return "no pidfds here"
+    if start_method == "spawn" and not hasattr(os, "memfd_create"):
+        return "no memfd here"
     if start_method == "spawn" and getattr(sys, "frozen", False):
         return "a frozen program has an interpreter of its own"
     if start_method == "spawn" and "pydevd" in sys.modules:

@@ -57,7 +57,7 @@ def open_parent(supervisor: int) -> int | None:
     """What `multiprocessing.parent_process()` waits on: a pidfd of the supervisor."""
     try:
         return os.pidfd_open(supervisor)
-    except OSError:  # no fd left, or the supervisor is gone: the rank has lost nothing else
+    except (OSError, AttributeError):  # no fd left, no such supervisor, no such call: nothing else is lost
         return None
 
 
