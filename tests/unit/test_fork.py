@@ -85,8 +85,10 @@ def test_interrupt_in_the_middle_of_a_fork_loses_no_rank() -> None:
                 os.write(write, b"now\\n")
 
         os.register_at_fork(before=tell_killer)
-        interrupted = 0
-        for _ in range(20):
+        interrupted = rounds = 0
+        while interrupted < 10:
+            rounds += 1
+            assert rounds < 200, "the interrupts come too late, or while Python runs the hook, which swallows them"
             forks = 0
             try:
                 spawnx.start_processes(ranks.nothing, (), 300, start_method="fork")
@@ -95,7 +97,6 @@ def test_interrupt_in_the_middle_of_a_fork_loses_no_rank() -> None:
             with open(f"/proc/self/task/{os.getpid()}/children") as file:
                 left = set(map(int, file.read().split())) - {killer.pid}
             assert not left, f"{len(left)} ranks were lost"
-        assert interrupted > 10, interrupted
         os.close(write)
         killer.kill()
         killer.wait()
@@ -104,7 +105,7 @@ def test_interrupt_in_the_middle_of_a_fork_loses_no_rank() -> None:
         [sys.executable, "-c", textwrap.dedent(source)], capture_output=True, text=True, check=False, cwd=ROOT
     )
 
-    assert (0, "") == (done.returncode, done.stderr)
+    assert done.returncode == 0, done.stderr
 
 
 def test_mask_of_signals_is_the_callers_in_supervisor_and_rank() -> None:
@@ -137,6 +138,7 @@ def test_backend_that_has_no_pidfds_leaves_fork_to_the_standard_library(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An old kernel, or a sandbox that forbids them."""
+    monkeypatch.setenv("SPAWNX_BACKEND", "python")
     monkeypatch.setattr(PythonBackend, "has_pidfd", lambda _: False)
     context = spawnx.start_processes(ranks.nothing, (), 2, join=False, start_method="fork")
     assert context is not None
