@@ -3,12 +3,11 @@
 #include "internal.h"
 
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
 
 /* <linux/pidfd.h>: _IOWR(0xFF, 11, struct pidfd_info) with the 64 bytes of its first form, and the bit by which it tells
  * exit codes. */
-#define GET_INFO 0xC040FF0BU
+#define GET_INFO 0xC040FF0BUL
 #define INFO_EXIT (1ULL << 3)
 
 /* The raw call: it has the rusage, which libc's waitid() withholds. With WNOWAIT it fills it in as well. */
@@ -32,7 +31,8 @@ static int reaped_status(int pidfd, int *ret_status)
         int exit_code;
     } info = {.mask = INFO_EXIT};
 
-    if (ioctl(pidfd, GET_INFO, &info) < 0)
+    /* Not ioctl(): its second argument is a long in glibc and an int in musl. */
+    if (syscall(SYS_ioctl, pidfd, GET_INFO, &info) < 0)
         return -errno;
     if (!(info.mask & INFO_EXIT))
         return -ENODATA;
