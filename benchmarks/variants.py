@@ -263,7 +263,9 @@ class OfContext:
         self._context.join()
 
     def join_all(self) -> None:
-        """See `Ranks`."""
+        """See `Ranks`. As `spawn` waits."""
+        if hasattr(self._context, "join_all"):
+            self._context.join_all()
         while not self._context.join():
             pass
 

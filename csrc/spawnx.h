@@ -5,12 +5,12 @@
  *
  * Everywhere: the result is >= 0, or -errno. What ret_ points to is untouched on failure. Every fd that is returned is
  * CLOEXEC and the caller's. Calls that can't block retry EINTR; those that can, return -EINTR. No function allocates,
- * logs, starts a thread, or keeps anything between two calls. Linux only.
+ * logs, starts a thread, or keeps anything between two calls but in what the caller hands it. Linux only.
  */
 
 enum {
     /* What the library and this header must agree on. Raised with every change of this file. */
-    SPX_ABI = 1,
+    SPX_ABI = 2,
     /* spx_arm: the parent was dead already. */
     SPX_ORPHAN = 1,
     /* spx_peek and struct spx_seen: somebody else has reaped the child, and the kernel doesn't tell its exit code. */
@@ -64,23 +64,31 @@ struct spx_seen {
  * The number of those that have ended, at most max; in ret_seen, `rank` is the position in `pids`, `pidfd` is -1. */
 int spx_sweep(const int *pids, int n, struct spx_seen *ret_seen, int max);
 
-/* A watch over children: an epoll(7) instance, to be closed by the caller. */
-int spx_watch_open(void);
+enum { SPX_BATCH = 256 };
+
+/* A watch over children. Untouched by the caller but for `fd`, which it closes, and reading. */
+struct spx_watch {
+    int fd;                          /* an epoll(7) instance */
+    int n_seen;                      /* how many of `seen` are in use */
+    struct spx_seen seen[SPX_BATCH]; /* who has ended, until spx_watch_discard */
+};
+
+/* Open a watch. 0. */
+int spx_watch_open(struct spx_watch *ret_watch);
 
 /* Add a child, once. It is watched until spx_watch_discard: closing the pidfd is not enough, as a process forked in
  * the meantime keeps what is behind it alive. 0. */
-int spx_watch_add(int watch, int pidfd, int rank);
+int spx_watch_add(struct spx_watch *watch, int pidfd, int rank);
 
-/* Wait until some child has ended; list those that have, without reaping them: who is not discarded is listed again.
+/* Wait until some child has ended; `seen` then has all that have, without reaping them: who is not discarded is there
+ * again at the next call.
  *
- * timeout_ms: 0 only looks, -1 waits for ever. The number of children in ret_seen, at most n, which is at most
- * SPX_BATCH; 0 if the time is over; -EINTR. */
-int spx_watch_wait(int watch, int timeout_ms, struct spx_seen *ret_seen, int n);
-
-enum { SPX_BATCH = 256 };
+ * timeout_ms: 0 only looks, -1 waits for ever. The call then goes on until `enough` are seen, or SPX_BATCH, or one that
+ * has failed, or until no other has ended for gather_ms. n_seen; 0 if the time is over; -EINTR, if none is seen. */
+int spx_watch_wait(struct spx_watch *watch, int timeout_ms, int enough, int gather_ms);
 
 /* Watch children no longer. Those that aren't watched are passed over. 0. */
-int spx_watch_discard(int watch, const int *pidfds, int n);
+int spx_watch_discard(struct spx_watch *watch, const int *pidfds, int n);
 
 /* What spx_launch starts. */
 struct spx_launch {
@@ -91,7 +99,7 @@ struct spx_launch {
     int n_keep;
     const int *blocked; /* the signals that are blocked in it */
     int n_blocked;
-    int death_signal; /* sent when the calling thread ends, armed before the exec; 0: none */
+    int death_signal; /* sent when the calling thread ends, armed before the exec if the system allows it; 0: none */
 };
 
 /* Start a program (vfork(2), execve(2)): default handlers, no other fd (before Linux 5.9: none below 65536), no copy

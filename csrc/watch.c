@@ -122,56 +122,96 @@ int spx_sweep(const int *pids, int n, struct spx_seen *ret_seen, int max)
     return seen;
 }
 
-int spx_watch_open(void)
+int spx_watch_open(struct spx_watch *ret_watch)
 {
-    int watch = epoll_create1(EPOLL_CLOEXEC);
+    int fd = epoll_create1(EPOLL_CLOEXEC);
 
-    return watch < 0 ? -errno : watch;
+    if (fd < 0)
+        return -errno;
+    ret_watch->fd = fd;
+    ret_watch->n_seen = 0;
+    return 0;
 }
 
-int spx_watch_add(int watch, int pidfd, int rank)
+static int control(int watch, int operation, int pidfd, int rank)
 {
     struct epoll_event event = {
-        .events = EPOLLIN,
+        /* Once: a zombie stays readable, and taking each out again would be another call per child. */
+        .events = EPOLLIN | EPOLLONESHOT,
         .data.u64 = (unsigned long long)(unsigned)rank << 32 | (unsigned)pidfd,
     };
 
-    return epoll_ctl(watch, EPOLL_CTL_ADD, pidfd, &event) < 0 ? -errno : 0;
+    return epoll_ctl(watch, operation, pidfd, &event) < 0 ? -errno : 0;
 }
 
-int spx_watch_wait(int watch, int timeout_ms, struct spx_seen *ret_seen, int n)
+int spx_watch_add(struct spx_watch *watch, int pidfd, int rank)
+{
+    return control(watch->fd, EPOLL_CTL_ADD, pidfd, rank);
+}
+
+/* Note one that epoll has told. Whether it has failed; or -errno, or -EAGAIN if it runs: then it is told again. */
+static int note(struct spx_watch *watch, int pidfd, int rank)
+{
+    struct rusage usage = {0};
+    int code;
+    int result = look(pidfd, &code, &usage);
+
+    if (result == 0 && code == SPX_RUNS)
+        result = -EAGAIN; /* epoll was right, waitid is too: a tracer has been told first */
+    if (result < 0) {
+        control(watch->fd, EPOLL_CTL_MOD, pidfd, rank);
+        return result;
+    }
+    watch->seen[watch->n_seen++] = (struct spx_seen){
+        .rank = rank,
+        .pidfd = pidfd,
+        .code = code,
+        .max_rss_kb = usage.ru_maxrss,
+    };
+    return code != 0;
+}
+
+int spx_watch_wait(struct spx_watch *watch, int timeout_ms, int enough, int gather_ms)
 {
     struct epoll_event events[SPX_BATCH];
-    int seen = 0;
-    int ready = epoll_wait(watch, events, n < SPX_BATCH ? n : SPX_BATCH, timeout_ms);
+    int failed = 0;
 
-    if (ready < 0)
-        return -errno;
-    for (int i = 0; i < ready; i++) {
-        struct rusage usage = {0};
-        struct spx_seen *one = &ret_seen[seen];
-        int pidfd = (int)(unsigned)events[i].data.u64;
-        int code;
-        int result = look(pidfd, &code, &usage);
+    while (watch->n_seen < SPX_BATCH && watch->n_seen < enough && !failed) {
+        int wait_ms = watch->n_seen > 0 ? gather_ms : timeout_ms;
+        int ready = epoll_wait(watch->fd, events, SPX_BATCH - watch->n_seen, wait_ms);
+        int result = ready < 0 ? -errno : 0;
 
-        if (result < 0)
-            return seen > 0 ? seen : result; /* found again at the next call */
-        if (code == SPX_RUNS)
-            continue; /* epoll was right, waitid is too: a tracer has been told first */
-        *one = (struct spx_seen){
-            .rank = (int)(events[i].data.u64 >> 32),
-            .pidfd = pidfd,
-            .code = code,
-            .max_rss_kb = usage.ru_maxrss,
-        };
-        seen++;
+        for (int i = 0; i < ready; i++) {
+            int told = note(watch, (int)(unsigned)events[i].data.u64, (int)(events[i].data.u64 >> 32));
+            failed |= told > 0;
+            if (told < 0 && told != -EAGAIN)
+                result = told;
+        }
+        if (result < 0 && watch->n_seen == 0)
+            return result;
+        if (result < 0 || ready == 0 || watch->n_seen == 0)
+            break;
     }
-    return seen;
+    return watch->n_seen;
 }
 
-int spx_watch_discard(int watch, const int *pidfds, int n)
+/* Forget one that has been seen: 1, or 0 if it has not. */
+static int forget(struct spx_watch *watch, int pidfd)
 {
-    for (int i = 0; i < n; i++)
-        epoll_ctl(watch, EPOLL_CTL_DEL, pidfds[i], NULL);
+    for (int i = watch->n_seen - 1; i >= 0; i--) {
+        if (watch->seen[i].pidfd != pidfd)
+            continue;
+        watch->seen[i] = watch->seen[--watch->n_seen];
+        return 1;
+    }
+    return 0;
+}
+
+int spx_watch_discard(struct spx_watch *watch, const int *pidfds, int n)
+{
+    /* From the last on: mostly these are the ones that were seen, in that order, and each is found at once. */
+    for (int i = n - 1; i >= 0; i--)
+        if (!forget(watch, pidfds[i]))
+            epoll_ctl(watch->fd, EPOLL_CTL_DEL, pidfds[i], NULL);
     return 0;
 }

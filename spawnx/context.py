@@ -81,13 +81,27 @@ class ProcessContext:
             ProcessRaisedException: a rank raised.
             ProcessExitedException: a rank ended by a signal or with an exit code other than 0.
         """
+        return self._join(timeout, grace_period)
+
+    def join_all(self) -> None:
+        """Wait until all ranks have ended: what `while not join(): pass` does, at less cost where many end in a row.
+
+        Raises:
+            ProcessRaisedException, ProcessExitedException: as `join`.
+        """
+        while not self._join(for_all=True):
+            pass
+
+    def _join(
+        self, timeout: float | None = None, grace_period: float | None = None, *, for_all: bool = False
+    ) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout
         if not self._lock.acquire(timeout=-1 if timeout is None else max(0, timeout)):
             return not self.sentinels  # another thread waits, and will tell
         try:
             if not self.sentinels:
                 return True
-            self._wait_for_end(deadline)
+            self._wait_for_end(deadline, for_all=for_all)
             failure = self._first_failure(grace_period)
             self._tell_successes()
             if failure is not None:
@@ -108,10 +122,10 @@ class ProcessContext:
             if left <= 0:
                 return
 
-    def _wait_for_end(self, deadline: float | None) -> None:
+    def _wait_for_end(self, deadline: float | None, *, for_all: bool) -> None:
         while not self._watcher.ended:
             left = None if deadline is None else deadline - time.monotonic()
-            self._watcher.wait(left)
+            self._watcher.wait(left, for_all=for_all)
             if left is not None and left <= 0:
                 return
 

@@ -13,6 +13,7 @@ import warnings
 from spawnx import backends, launchers
 from spawnx.context import ProcessContext, SpawnContext
 from spawnx.errors import ProcessException, ProcessExitedException, ProcessRaisedException
+from spawnx.remote import report
 from spawnx.settings import ENV_VAR_PARALLEL_START
 
 TYPE_CHECKING = False
@@ -110,8 +111,7 @@ def start_processes(
     )
     if not join:
         return context
-    while not context.join():
-        pass
+    context.join_all()
     return None
 
 
@@ -126,6 +126,7 @@ def _start(
         return ProcessContext([], [])
     folder = tempfile.mkdtemp(prefix="spawnx-")
     try:
+        report.mark_untouched(folder)
         paths = [os.path.join(folder, f"{rank}.pickle") for rank in range(nprocs)]
         order = launchers.Order(
             fn, args, daemon=daemon, start_method=method, report_paths=paths, backend=backend
@@ -191,7 +192,7 @@ def _wrap(fn: Callable[..., object], i: int, args: Iterable[Any], error_file: st
     As the reference's: SIGINT follows the end of the parent, and what `fn` raises is reported in `error_file`. Unlike
     there, KeyboardInterrupt is raised on: it is no success.
     """
-    from spawnx.remote import rank, report
+    from spawnx.remote import rank
 
     rank.arm_or_leave(backends.choose()[0], os.getppid())
     try:

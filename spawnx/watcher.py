@@ -92,6 +92,7 @@ class Watcher:
         # pid -> rank, of those that can only be asked.
         self._unheld = {process.pid or 0: rank for rank, process in enumerate(ours) if process.is_unheld}
         self._ours = len(ours) == len(processes)
+        self._folder = os.path.dirname(error_files[0]) if error_files else ""
         self._by_pidfd = self._ours and all(process.holds_pidfd or process.is_unheld for process in ours)
         self._watch = self._open_watch(foreign=not self._ours)
         for rank, process in enumerate(processes):
@@ -117,25 +118,27 @@ class Watcher:
         """Whether there is one: at no cost that grows with their number."""
         return bool(self._alive)
 
-    def wait(self, timeout: float | None) -> None:
+    def wait(self, timeout: float | None, *, for_all: bool = False) -> None:
         """Wait until some rank has ended, and note all that have in `ended`.
 
         Args:
             timeout: seconds; 0 and less only look, None waits for ever.
+            for_all: whether the caller waits until all have ended: what ends in a row may then be noted at once.
         """
         if not self._alive:
             return
         # First all are noted, then all are let go: between the two an exception may come, and the next call finds
         # them again.
-        seen = self._look(timeout)
+        seen = self._look(timeout, len(self._alive) if for_all else 1)
+        silent = self._ours and report.is_untouched(self._folder)
         for rank, code, _ in seen:
-            self._note(rank, code)
+            self._note(rank, code, silent=silent)
         self._let_go([rank for rank, _, _ in seen])
 
-    def _look(self, timeout: float | None) -> list[Seen]:
+    def _look(self, timeout: float | None, gather: int) -> list[Seen]:
         """What the watch sees, and those that can only be asked: they are asked every now and then."""
         if not self._unheld:
-            return self._watch.wait(timeout)
+            return self._watch.wait(timeout, gather)
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             left = deadline - time.monotonic()
@@ -155,7 +158,7 @@ class Watcher:
         """Release the watch; the processes stay as they are."""
         self._watch.close()
 
-    def _note(self, rank: int, code: int | None) -> None:
+    def _note(self, rank: int, code: int | None, *, silent: bool = False) -> None:
         if rank not in self._alive:
             return
         process = self._processes[rank]
@@ -169,7 +172,7 @@ class Watcher:
         if isinstance(process, RankProcess):
             process.on_close = None  # it leads back to here: fds must not wait for a cycle collector
             process.kept = None
-        self.ended[rank] = self._ended(rank, LOST if code is None else code)
+        self.ended[rank] = self._ended(rank, LOST if code is None else code, silent=silent)
         del self._alive[rank]
 
     def _let_go(self, ranks: Sequence[int]) -> None:
@@ -193,12 +196,12 @@ class Watcher:
         self._note(rank, None)
         self._let_go([rank])
 
-    def _ended(self, rank: int, code: int) -> Ended:
+    def _ended(self, rank: int, code: int, *, silent: bool) -> Ended:
         path = self._error_files[rank]
         if code == LOST and report.has_ended_well(path):
             code = 0
-        # Of the many that end well only this tells that they have not reported; a file that isn't ours is not asked.
-        reported = code != 0 or (self._ours and os.access(path, os.F_OK))
+        # One that ends well may have reported before; a file that isn't ours is not asked.
+        reported = code != 0 or (self._ours and not silent)
         told = report.read(path) if reported else None
         lost = code == LOST
         return Ended(

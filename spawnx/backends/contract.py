@@ -28,7 +28,7 @@ class Watch(Protocol):
     def add(self, sentinel: int, rank: int) -> None:
         """Watch `sentinel`, which becomes readable when `rank` has ended. It stays the caller's."""
 
-    def wait(self, timeout: float | None) -> list[Seen]:
+    def wait(self, timeout: float | None, gather: int = 1) -> list[Seen]:
         """Wait until some rank has ended; list those that have, whoever was not discarded yet.
 
         A signal whose handler doesn't raise doesn't end the wait. Nothing is consumed: ranks stay unreaped and
@@ -36,6 +36,8 @@ class Watch(Protocol):
 
         Args:
             timeout: seconds; 0 and less only look, None waits for ever.
+            gather: for how many ranks the caller waits. If others end right after the first, as many as that may be
+                listed at once, which is cheaper; one that has failed is listed at once.
 
         Returns:
             Ranks, none if the time is over; perhaps not all at once where there are many.

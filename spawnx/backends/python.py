@@ -208,7 +208,7 @@ class SelectorWatch:
         """See the contract."""
         self._selector.register(sentinel, self._read, rank)
 
-    def wait(self, timeout: float | None) -> list[Seen]:
+    def wait(self, timeout: float | None, gather: int = 1) -> list[Seen]:  # noqa: ARG002 - each wake-up is the interpreter's, gathered or not
         """See the contract."""
         return [(key.data, None, 0) for key, _ in self._selector.select(timeout)]
 
@@ -230,7 +230,7 @@ class PidfdWatch(SelectorWatch):
         super().__init__()
         self._peek = backend.peek
 
-    def wait(self, timeout: float | None) -> list[Seen]:
+    def wait(self, timeout: float | None, gather: int = 1) -> list[Seen]:  # noqa: ARG002 - each wake-up is the interpreter's, gathered or not
         """See the contract."""
         seen = [(key.data, self._peek(key.fd), 0) for key, _ in self._selector.select(timeout)]
         return [one for one in seen if one[1] is not None]
@@ -250,7 +250,7 @@ class SentinelWatch:
         """See the contract."""
         self._ranks[sentinel] = rank
 
-    def wait(self, timeout: float | None) -> list[Seen]:
+    def wait(self, timeout: float | None, gather: int = 1) -> list[Seen]:  # noqa: ARG002 - each wake-up is the interpreter's, gathered or not
         """See the contract."""
         from multiprocessing.connection import wait
 

@@ -51,6 +51,20 @@ class Report:
         return f"(before it called the function, {_BEFORE[self.stage]})\n{self.text}"
 
 
+def mark_untouched(folder: str) -> None:
+    """Have it seen by one look, not by one for each rank, that nobody has written into a folder for reports."""
+    with contextlib.suppress(OSError):  # then it looks touched, and each is looked for
+        os.utime(folder, (0, 0))
+
+
+def is_untouched(folder: str) -> bool:
+    """Whether no rank has left anything in a folder since `mark_untouched`: every new name renews its time."""
+    try:
+        return os.stat(folder).st_mtime_ns == 0
+    except OSError:
+        return False
+
+
 def write(path: str, stage: str, error: BaseException, traceback: TracebackType | None) -> None:
     """Leave a report at `path`, whole or not at all.
 

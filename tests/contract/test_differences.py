@@ -37,6 +37,7 @@ from tests.support import (
 )
 
 CONTEXT = multiprocessing.get_context(QUICK)
+IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 NotYet = Callable[[str], None]
@@ -430,9 +431,7 @@ def test_rank_that_can_not_be_started(
 
 @linux_only
 @needs_fork
-@pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to become a user without processes"
-)
+@pytest.mark.skipif(not IS_ROOT, reason="needs root, to become a user without processes")
 def test_rank_beyond_the_limit_of_processes(impl: Impl, program: Program) -> None:
     """The same at a real limit: torch's ranks are left, spawnx names the rank and the limit."""
     assert impl.differs(

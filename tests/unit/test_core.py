@@ -33,9 +33,8 @@ NATIVE = NativeBackend()
 PYTHON = [sys.executable, "-S", "-E", "-c"]
 EXIT_7 = [*PYTHON, "import sys; sys.exit(7)"]
 
-needs_vfork = pytest.mark.skipif(
-    "tsan" in os.environ.get("LD_PRELOAD", ""), reason="TSan makes a fork of vfork"
-)
+UNDER_TSAN = "tsan" in os.environ.get("LD_PRELOAD", "")
+needs_vfork = pytest.mark.skipif(UNDER_TSAN, reason="TSan makes a fork of vfork")
 
 
 @pytest.fixture
@@ -125,12 +124,12 @@ def test_header_has_no_preprocessor_line() -> None:
 
 def test_bad_fds_give_minus_errno() -> None:
     """No exception comes out of the core, and nothing is written on failure."""
-    code, seen = ffi.new("int *", 77), ffi.new("struct spx_seen[]", 1)
+    code, watch = ffi.new("int *", 77), ffi.new("struct spx_watch *", {"fd": -1})
 
     assert -errno.EBADF == lib.spx_peek(9999, code)
     assert -errno.EBADF == lib.spx_fan_out([-1], 1, signal.SIGTERM)
-    assert -errno.EBADF == lib.spx_watch_add(-1, 0, 0)
-    assert -errno.EBADF == lib.spx_watch_wait(-1, 0, seen, 1)
+    assert -errno.EBADF == lib.spx_watch_add(watch, 0, 0)
+    assert -errno.EBADF == lib.spx_watch_wait(watch, 0, 1, 0)
     assert -errno.EINVAL == lib.spx_open_pidfd(-1)
     assert 77 == code[0]
 
@@ -172,8 +171,8 @@ def with_answer(number: int, answer: int, source: str) -> str:
             libc = ctypes.CDLL(None, use_errno=True)
             assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
 
-        def launch(*argv, keep=()):
-            program = Program(argv, keep=keep, death_signal=0, mask=())
+        def launch(*argv, keep=(), death_signal=0):
+            program = Program(argv, keep=keep, death_signal=death_signal, mask=())
             try:
                 print(ended(NativeBackend().launch(program)[1]))
             except OSError as error:
@@ -201,6 +200,13 @@ def test_kernel_that_lacks_a_call_answers_enosys(number: int, call: str) -> None
     source = f"own = NativeBackend().has_pidfd(); deny(); print(own, {call} == -errno.ENOSYS)"
 
     assert "True True\n" == with_answer(number, errno.ENOSYS, source)
+
+
+def test_sandbox_that_forbids_the_death_signal_still_gets_its_ranks() -> None:
+    """Armed before the exec or by the rank itself: they then live as on systems that have no such signal."""
+    source = "deny(); launch(*PYTHON, '', death_signal=2); print(NativeBackend().arm(2, os.getppid()))"
+
+    assert "0\nTrue\n" == with_answer(157, errno.EPERM, source)
 
 
 # Watch, peek, reap
@@ -256,6 +262,39 @@ def test_more_children_than_a_batch_are_all_seen() -> None:
     assert ranks == set(range(count))
 
 
+@pytest.mark.parametrize(("code", "count"), [(0, 3), (7, 1)])
+def test_ends_in_a_row_are_gathered_up_to_one_that_failed(code: int, count: int) -> None:
+    """Who waits for all three is told of three that end well in one call, of a failure while two still live."""
+    watch = ffi.new("struct spx_watch *")
+    lib.spx_watch_open(watch)
+    (first, let), ends, pidfds = os.pipe(), [], []
+    before = first
+    for _ in range(3):  # each ends when the one before has: that held the other end of its pipe
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(let)
+            os.read(before, 1)
+            os._exit(code)
+        if code == 0:
+            os.close(write)
+        else:  # so the others live
+            ends.append(write)
+        ends.append(before)
+        before = read
+        pidfds.append(NATIVE.open_pidfd(pid))
+        lib.spx_watch_add(watch, pidfds[-1], 0)
+    os.close(let)
+    told = lib.spx_watch_wait(watch, -1, 3, 60_000)
+    NATIVE.fan_out(pidfds, signal.SIGKILL)
+    for pidfd in pidfds:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    for fd in (watch.fd, before, *ends, *pidfds):
+        os.close(fd)
+
+    assert count == told
+
+
 def test_signal_whose_handler_returns_does_not_end_a_wait(pidfd: int) -> None:
     """-EINTR is waited through, with the time that is left."""
     watch = NATIVE.open_watch()
@@ -296,20 +335,20 @@ def test_child_that_was_seen_is_told_before_an_error(child: int, pidfd: int) -> 
     """What was written is never thrown away; the error is found again."""
     read, write = os.pipe()
     os.write(write, b".")
-    seen = ffi.new("struct spx_seen[]", 2)
-    watch = lib.spx_watch_open()
+    seen, watch = ffi.new("struct spx_seen[]", 2), ffi.new("struct spx_watch *")
+    lib.spx_watch_open(watch)
     lib.spx_watch_add(watch, pidfd, 5)
     lib.spx_fan_out([pidfd], 1, signal.SIGKILL)
-    lib.spx_watch_wait(watch, -1, seen, 2)
+    lib.spx_watch_wait(watch, -1, 1, 0)
     lib.spx_watch_add(watch, read, 6)
-    watched = lib.spx_watch_wait(watch, -1, seen, 2), seen[0].rank
+    watched = lib.spx_watch_wait(watch, -1, 2, 0), watch.seen[0].rank
     lib.spx_watch_discard(watch, [pidfd], 1)
-    after = lib.spx_watch_wait(watch, -1, seen, 2)
+    after = lib.spx_watch_wait(watch, -1, 1, 0), lib.spx_watch_wait(watch, -1, 1, 0)
     swept = lib.spx_sweep([child, 0], 2, seen, 2), seen[0].code, lib.spx_sweep([0], 1, seen, 2)
-    for fd in (read, write, watch):
+    for fd in (read, write, watch.fd):
         os.close(fd)
 
-    assert ((1, 5), -errno.EBADF) == (watched, after)
+    assert ((1, 5), (-errno.EBADF,) * 2) == (watched, after)
     assert (1, -signal.SIGKILL, -errno.EINVAL) == swept
 
 

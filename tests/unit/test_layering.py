@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "spawnx"
+import spawnx
+
+PACKAGE = Path(spawnx.__file__).parent
 
 # module or subpackage -> what of spawnx it may import. Whatever isn't named here may import nothing.
 ALLOWED = {
