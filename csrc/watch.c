@@ -154,7 +154,8 @@ static int note(struct spx_watch *watch, int pidfd, int rank)
 {
     struct rusage usage = {0};
     int code;
-    int result = look(pidfd, &code, &usage);
+    int result =
+        watch->n_seen < 0 ? -EINVAL : look(pidfd, &code, &usage); /* what the caller wrote over is no index */
 
     if (result == 0 && code == SPX_RUNS)
         result = -EAGAIN; /* epoll was right, waitid is too: a tracer has been told first */
