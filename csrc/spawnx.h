@@ -78,7 +78,7 @@ int spx_watch_open(struct spx_watch *ret_watch);
 
 /* Add a child, once. It is watched until spx_watch_discard: closing the pidfd is not enough, as a process forked in
  * the meantime keeps what is behind it alive. 0. */
-int spx_watch_add(struct spx_watch *watch, int pidfd, int rank);
+int spx_watch_add(const struct spx_watch *watch, int pidfd, int rank);
 
 /* Wait until some child has ended; `seen` then has all that have, without reaping them: who is not discarded is there
  * again at the next call.

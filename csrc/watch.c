@@ -144,7 +144,7 @@ static int control(int watch, int operation, int pidfd, int rank)
     return epoll_ctl(watch, operation, pidfd, &event) < 0 ? -errno : 0;
 }
 
-int spx_watch_add(struct spx_watch *watch, int pidfd, int rank)
+int spx_watch_add(const struct spx_watch *watch, int pidfd, int rank)
 {
     return control(watch->fd, EPOLL_CTL_ADD, pidfd, rank);
 }
