@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from setuptools import setup
+from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
 FLAGS = ["-std=gnu11", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-fvisibility=hidden"]
 # abi3: one wheel for every CPython from 3.10 on. Free-threaded builds can't load one (before 3.15).
 ABI3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
+# The program; what is first has its main().
+GUARDIAN = ["csrc/guardian.c", "csrc/guard.c"]
 PROBE = "#include <Python.h>\n#include <sys/epoll.h>\n#include <sys/prctl.h>\n"
 
 
@@ -74,8 +77,29 @@ def arguments() -> dict[str, Any]:
         return {}
     return {
         "cffi_modules": ["setup.py:core"],
+        "cmdclass": {"build_ext": BuildCore},
         "options": {"bdist_wheel": {"py_limited_api": "cp310"}} if ABI3 else {},
     }
+
+
+def flags() -> list[str]:
+    """What the compiler is told, for the library and the program."""
+    # Else the debug information names the folder of this build, and no two wheels are equal.
+    no_folder = f"-fdebug-prefix-map={HERE}=."
+    return [*FLAGS, no_folder, *shlex.split(os.environ.get("SPAWNX_CFLAGS", ""))]
+
+
+class BuildCore(build_ext):
+    """Builds the library, and beside it the guardian: a program, as it must outlive its supervisor at little cost."""
+
+    def run(self) -> None:
+        """See setuptools."""
+        super().run()
+        objects = self.compiler.compile(
+            GUARDIAN, output_dir=self.build_temp, include_dirs=["csrc"], extra_postargs=flags()
+        )
+        folder = Path(self.get_ext_fullpath("spawnx.backends._native")).parent
+        self.compiler.link_executable(objects, "spawnx-guardian", output_dir=str(folder))
 
 
 def core() -> Any:
@@ -84,15 +108,13 @@ def core() -> Any:
 
     ffi = FFI()
     ffi.cdef(Path(HERE, "csrc", "spawnx.h").read_text(encoding="utf-8"))
-    # Else the debug information names the folder of this build, and no two wheels are equal.
-    no_folder = f"-fdebug-prefix-map={HERE}=."
     ffi.set_source(
         "spawnx.backends._native",
         '#include "spawnx.h"',
-        sources=sorted(f"csrc/{path.name}" for path in Path(HERE, "csrc").glob("*.c")),
+        sources=sorted({f"csrc/{path.name}" for path in Path(HERE, "csrc").glob("*.c")} - {GUARDIAN[0]}),
         depends=["csrc/spawnx.h", "csrc/internal.h"],
         include_dirs=["csrc"],
-        extra_compile_args=[*FLAGS, no_folder, *shlex.split(os.environ.get("SPAWNX_CFLAGS", ""))],
+        extra_compile_args=flags(),
         py_limited_api=ABI3,
         # cffi defines it without a value: with the least version, newer symbols can't slip in.
         define_macros=[("Py_LIMITED_API", "0x030A0000")] if ABI3 else [],

@@ -10,7 +10,7 @@
 
 enum {
     /* What the library and this header must agree on. Raised with every change of this file. */
-    SPX_ABI = 2,
+    SPX_ABI = 3,
     /* spx_arm: the parent was dead already. */
     SPX_ORPHAN = 1,
     /* spx_peek and struct spx_seen: somebody else has reaped the child, and the kernel doesn't tell its exit code. */
@@ -108,3 +108,30 @@ struct spx_launch {
  * The pidfd of the new child, its pid in *ret_pid. -errno also if a kept fd isn't open (-EBADF), or the exec failed:
  * then no child is left. */
 int spx_launch(const struct spx_launch *what, int *ret_pid);
+
+/* What a supervisor says to its guardian, in one byte each, over a SOCK_SEQPACKET socket (unix(7)). */
+enum {
+    /* Hold these ranks, whose pidfds come with it (SCM_RIGHTS): the kernel sends them SIGINT when the supervisor ends.
+     * Answered by how many of them are held now, an int. */
+    SPX_HOLD_ARMED = 'A',
+    /* The same for ranks to which the kernel sends nothing. */
+    SPX_HOLD_UNARMED = 'U',
+    /* The context has ended: leave the ranks alone, and end. */
+    SPX_DISMISS = 'D',
+    /* Orphans get SIGTERM after this part of the grace. */
+    SPX_TERM_PART = 5,
+};
+
+/* What spx_guard guards. */
+struct spx_guard {
+    int channel;    /* the other end is the supervisor's alone, and CLOEXEC: its end tells of an exec there */
+    int supervisor; /* its pidfd; -1: it is gone already */
+    int grace_ms;   /* how long ranks may live on without it; 0: SIGKILL at once */
+};
+
+/* Hold ranks until the supervisor dismisses us, or has ended, or has become another program. In the last two cases end
+ * them: SIGINT (by the kernel, where it is armed), SIGTERM, SIGKILL at the end of the grace; by pidfd, so that nobody
+ * else is hit. The caller blocks all signals before.
+ *
+ * 0 if dismissed; SPX_ORPHAN once the ranks of a gone supervisor have ended; -errno. */
+int spx_guard(const struct spx_guard *what);

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 import time
 import warnings
-import weakref
 
 from spawnx import backends, teardown, verdict
 from spawnx.errors import ProcessExitedException, ProcessRaisedException
@@ -18,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from logging import Logger
     from multiprocessing.process import BaseProcess
-    from typing import Any
 
     from spawnx.errors import ProcessException
+    from spawnx.guard import Guard
     from spawnx.watcher import Ended
 
 # Above so many, the ranks that are terminated are summed up in one warning.
@@ -51,7 +48,7 @@ class ProcessContext:
         self.processes = processes
         self.sentinels: dict[int, int] = {process.sentinel: rank for rank, process in enumerate(processes)}
         self._watcher = Watcher(processes, error_files, backends.choose()[0])
-        self._finish_folder: Any = None
+        self._guard: Guard | None = None
         # Reentrant: a signal handler may join in the middle of a join.
         self._lock = threading.RLock()
 
@@ -110,7 +107,9 @@ class ProcessContext:
             return not self.sentinels
         finally:
             if not self.sentinels:
-                self._release()
+                self._watcher.close()
+            if self._guard is not None and not self._watcher.any_alive:
+                self._guard.close()
             self._lock.release()
 
     def _join_procs_with_timeout(self, timeout: float) -> None:
@@ -161,17 +160,13 @@ class ProcessContext:
 
     def _tell(self, ended: Ended) -> None:
         self.sentinels.pop(self._watcher.take(ended.rank), None)
-        if ended.failed and self._finish_folder is not None:
-            self._finish_folder()
+        if ended.failed and self._guard is not None:
+            self._guard.remove_folder()
 
-    def own_folder(self, folder: str) -> None:
-        """Remove `folder`, where the ranks report, when this context ends or is collected."""
-        self._finish_folder = weakref.finalize(self, _remove_folder, folder, os.getpid())
-
-    def _release(self) -> None:
-        self._watcher.close()
-        if self._finish_folder is not None:
-            self._finish_folder()
+    def be_guarded(self, guard: Guard) -> None:
+        """Have what stands behind these ranks for as long as any lives."""
+        self._guard = guard
+        self._watcher.watch_guard(guard)
 
 
 class SpawnContext(ProcessContext):
@@ -180,11 +175,6 @@ class SpawnContext(ProcessContext):
     def __init__(self, processes: Sequence[BaseProcess], error_files: Sequence[str]) -> None:
         warnings.warn("SpawnContext is renamed to ProcessContext since 1.4 release.", stacklevel=2)
         super().__init__(processes, error_files)
-
-
-def _remove_folder(folder: str, owner: int) -> None:
-    if os.getpid() == owner:  # a forked child has a copy of the context, and must not clean up after it
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _logger() -> Logger:

@@ -85,6 +85,15 @@ def close_with(owner: object, *fds: int) -> Callable[[], None]:
     return finalizer
 
 
+def close_late(owner: object, close: Callable[[], None]) -> Callable[[], None]:
+    """Call `close` once: when the returned function is called, `owner` is collected, or the process exits.
+
+    At exit after multiprocessing has joined its children, unlike `weakref.finalize`; not in forked children.
+    """
+    finalizer: Callable[[], None] = multiprocessing.util.Finalize(owner, close, exitpriority=-100)
+    return finalizer
+
+
 def flush_streams() -> None:
     """Flush stdout and stderr: what is buffered now would be written by every fork again."""
     multiprocessing.util._flush_std_streams()  # type: ignore[attr-defined]
@@ -96,6 +105,11 @@ def forkserver_pid() -> int:
 
     forkserver.ensure_running()
     return int(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
+
+
+def forked_by(process: multiprocessing.process.BaseProcess) -> int:
+    """The pid of the process whose child a started one is: this one, or the forkserver."""
+    return forkserver_pid() if getattr(popen_of(process), "method", None) == "forkserver" else os.getpid()
 
 
 def launch_program(program: Program) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 
 from spawnx import mp_private
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from typing import Any
 
+    from spawnx.backends.contract import Backend
+    from spawnx.guard import Guard
     from spawnx.payload import Payload
 
 
@@ -24,11 +28,15 @@ class RankProcess(remote.Rank):
         on_close: called by `close()` of an ended process, before anything is released.
         kept: what must live until the rank has ended, because the rank finds it by name: a semaphore whose last
             owner is collected here is gone before a rank that still boots can open it (pytorch#30461).
+        guard: what stands behind all ranks of the call, and lasts as long as any of them is known.
+        armed: whether the kernel sends the rank a signal when this process ends.
     """
 
     on_close: Callable[[], None] | None = None
     kept: object = None
     early_word: mp_private.EarlyWord | None = None
+    guard: Guard | None = None
+    armed = False
     _name: str
 
     def __init__(self, context: BaseContext, rank: int, report_path: str, *, daemon: bool) -> None:
@@ -87,6 +95,17 @@ class RankProcess(remote.Rank):
         """Whether `sentinel` is a pidfd: the rank was made by a launcher of ours."""
         return hasattr(self.popen, "note") and not self.is_unheld
 
+    def open_pidfd(self, backend: Backend) -> int:
+        """A new pidfd of a started rank that is held by something else; the caller closes it.
+
+        Raises:
+            OSError: there is no room for one; or (ECHILD) the rank has been reaped already.
+        """
+        parent = mp_private.forked_by(self)
+        if parent == os.getpid():
+            return backend.open_pidfd(self.pid or 0)
+        return _pidfd_of_grandchild(self.pid or 0, parent)
+
     def note_ended(self, code: int) -> None:
         """Note how a rank that was made by a launcher of ours has ended; it may then be reaped."""
         mp_private.popen_of(self).note(code)
@@ -101,7 +120,21 @@ class RankProcess(remote.Rank):
 
     def __reduce__(self) -> tuple[Callable[[], remote.Rank], tuple[()], dict[str, object]]:
         """Pickle as what the rank itself needs: a fresh interpreter imports nothing of the supervisor's side."""
-        ours = {"_process_class", "early_word", "kept", "on_close"}
+        ours = {"_process_class", "armed", "early_word", "guard", "kept", "on_close"}
         state = {name: value for name, value in vars(self).items() if name not in ours}
         state["_name"] = str(self._name)
         return remote.unpickled, (), state
+
+
+def _pidfd_of_grandchild(pid: int, parent: int) -> int:
+    """A pidfd of a rank of the forkserver's: trusted only if it is still the child of that when it has been opened."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            if int(stat.read().rpartition(b")")[2].split()[1]) == parent:
+                return pidfd
+    except BaseException:
+        os.close(pidfd)
+        raise
+    os.close(pidfd)
+    raise ChildProcessError(errno.ECHILD, os.strerror(errno.ECHILD))

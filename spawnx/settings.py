@@ -13,6 +13,10 @@ import os
 ENV_VAR_PARALLEL_START = "TORCH_MP_PARALLEL_START"
 
 
+# What fits into an int of milliseconds, in seconds: 23 days.
+_LONGEST_S = 2_000_000
+
+
 class Choice:
     """A variable that takes one of a few words.
 
@@ -42,6 +46,41 @@ class Choice:
         return word
 
 
+class Seconds:
+    """A variable that takes a time in seconds, or `off`.
+
+    Attributes:
+        name: the variable.
+        default: what holds where it is not set.
+        meaning: what it decides, in one sentence.
+    """
+
+    __slots__ = ("default", "meaning", "name")
+
+    def __init__(self, name: str, default: float, meaning: str) -> None:
+        self.name = name
+        self.default = default
+        self.meaning = meaning
+
+    def read(self) -> float | None:
+        """The seconds in force now, None for `off`.
+
+        Raises:
+            ValueError: the variable is set to something else; the text names the variable and what it takes.
+        """
+        word = os.environ.get(self.name, "").strip().lower()
+        if word == "off":
+            return None
+        try:
+            seconds = float(word or self.default)
+        except ValueError:
+            seconds = -1
+        if not 0 <= seconds <= _LONGEST_S:
+            msg = f"{self.name}={word!r} is no time: set it to seconds (0 or more) or to off, or unset it"
+            raise ValueError(msg)
+        return seconds
+
+
 BACKEND = Choice(
     "SPAWNX_BACKEND",
     ("auto", "native", "python"),
@@ -53,4 +92,11 @@ LAUNCHER = Choice(
     "how ranks come into being; `stdlib` is multiprocessing.Process, the first thing to try when something is odd",
 )
 
-ALL = (BACKEND, LAUNCHER)
+ORPHAN_GRACE = Seconds(
+    "SPAWNX_ORPHAN_GRACE",
+    10.0,
+    "how long ranks may outlive a supervisor that was killed, in seconds: SIGINT at once, SIGTERM after a fifth of it,"
+    " SIGKILL at its end; `off` leaves it to SIGINT by the kernel, as torch has it",
+)
+
+ALL = (BACKEND, LAUNCHER, ORPHAN_GRACE)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import operator
 import os
-import shutil
 import sys
-import tempfile
 import warnings
 
 from spawnx import backends, launchers
 from spawnx.context import ProcessContext, SpawnContext
 from spawnx.errors import ProcessException, ProcessExitedException, ProcessRaisedException
-from spawnx.remote import report
+from spawnx.guard import Guard
 from spawnx.settings import ENV_VAR_PARALLEL_START
 
 TYPE_CHECKING = False
@@ -124,24 +122,24 @@ def _start(
     _tell_launcher(launcher.name, method, why)
     if nprocs == 0:
         return ProcessContext([], [])
-    folder = tempfile.mkdtemp(prefix="spawnx-")
+    guard = Guard(backend)
     try:
-        report.mark_untouched(folder)
-        paths = [os.path.join(folder, f"{rank}.pickle") for rank in range(nprocs)]
+        paths = [os.path.join(guard.folder, f"{rank}.pickle") for rank in range(nprocs)]
         order = launchers.Order(
-            fn, args, daemon=daemon, start_method=method, report_paths=paths, backend=backend
+            fn, args, daemon=daemon, start_method=method, report_paths=paths, backend=backend, guard=guard
         )
         processes = launchers.launch(launcher, order)
         try:
             context = ProcessContext(processes, paths)
+            guard.let_in(processes)
+            context.be_guarded(guard)
         except BaseException:
             launchers.abandon(processes)
             raise
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # a rank that was ended again may have reported
+        guard.close()
         raise
     context.launcher = launcher.name
-    context.own_folder(folder)
     return context
 
 
@@ -192,9 +190,9 @@ def _wrap(fn: Callable[..., object], i: int, args: Iterable[Any], error_file: st
     As the reference's: SIGINT follows the end of the parent, and what `fn` raises is reported in `error_file`. Unlike
     there, KeyboardInterrupt is raised on: it is no success.
     """
-    from spawnx.remote import rank
+    from spawnx.remote import rank, report
 
-    rank.arm_or_leave(backends.choose()[0], os.getppid())
+    rank.arm_or_leave(backends.choose()[0], rank.SIGINT, os.getppid())
     try:
         fn(i, *args)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from spawnx.backends.contract import Backend, Seen, Watch
+    from spawnx.guard import Guard
 
 
 # Seconds between two looks at ranks that can only be asked, for want of pidfds: above the hard limit on fds.
 _LOOK_EVERY = 0.05
+# Watched as if it were a rank: the guardian of the context.
+_GUARDIAN = -1
 
 
 class Ended:
@@ -81,6 +84,7 @@ class Watcher:
         self, processes: Sequence[BaseProcess], error_files: Sequence[str], backend: Backend
     ) -> None:
         self.ended: dict[int, Ended] = {}
+        self._guard: Guard | None = None
         self._processes = processes
         self._error_files = error_files
         self._pids = [process.pid or 0 for process in processes]
@@ -100,6 +104,18 @@ class Watcher:
                 self._watch.add(self._sentinels[rank], rank)
             if isinstance(process, RankProcess):
                 process.on_close = partial(self._note_closing, rank)
+
+    def watch_guard(self, guard: Guard) -> None:
+        """From now on, have a guardian that ends before its time replaced by another one."""
+        self._guard = guard
+        if guard.sentinel >= 0:
+            self._watch.add(guard.sentinel, _GUARDIAN)
+
+    def _renew_guardian(self, guard: Guard) -> None:
+        self._watch.discard([guard.sentinel])
+        ranks = [self._processes[rank] for rank in self._alive]
+        guard.renew([rank for rank in ranks if isinstance(rank, RankProcess)])
+        self.watch_guard(guard)
 
     def _open_watch(self, *, foreign: bool) -> Watch:
         if self._by_pidfd:
@@ -130,6 +146,9 @@ class Watcher:
         # First all are noted, then all are let go: between the two an exception may come, and the next call finds
         # them again.
         seen = self._look(timeout, len(self._alive) if for_all else 1)
+        if self._guard is not None and any(rank == _GUARDIAN for rank, _, _ in seen):
+            self._renew_guardian(self._guard)
+            seen = [one for one in seen if one[0] != _GUARDIAN]
         silent = self._ours and report.is_untouched(self._folder)
         for rank, code, _ in seen:
             self._note(rank, code, silent=silent)

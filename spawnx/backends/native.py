@@ -25,6 +25,9 @@ _LONGEST_MS = 2**31 - 1
 # end while others end beside it (0.5 ms), shorter than anybody notices.
 _GATHER_MS = 10
 
+# The program that is built beside the library.
+_GUARDIAN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "spawnx-guardian")
+
 _has_pidfd: bool | None = None
 
 
@@ -81,6 +84,14 @@ class NativeBackend:
         if result in {-errno.ENOENT, -errno.EACCES, -errno.ENOEXEC}:
             raise OSError(-result, os.strerror(-result), program.argv[0])
         return pid[0], _checked(result)
+
+    def guardian_command(self, channel: int, supervisor: int, grace_ms: int, folder: str) -> list[str]:
+        """See the contract."""
+        if not os.access(_GUARDIAN, os.X_OK):  # an installer that forgot that it is a program
+            from spawnx.backends import python
+
+            return python.PythonBackend().guardian_command(channel, supervisor, grace_ms, folder)
+        return [_GUARDIAN, str(channel), str(supervisor), str(grace_ms), folder]
 
     def open_pidfd(self, pid: int) -> int:
         """See the contract."""

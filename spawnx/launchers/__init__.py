@@ -7,6 +7,7 @@ import os
 import sys
 
 from spawnx import settings
+from spawnx.remote.rank import GUARDIAN, SIGINT, SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from spawnx.backends.contract import Backend
+    from spawnx.guard import Guard
     from spawnx.process import RankProcess
 else:
     Protocol = object
@@ -30,9 +32,10 @@ class Order:
         fn, args, daemon, start_method: as in `start_processes`, checked; the method is one of multiprocessing's.
         report_paths: one for each rank.
         backend: by which ranks arm themselves and are held.
+        guard: what stands behind the ranks.
     """
 
-    __slots__ = ("args", "backend", "daemon", "fn", "report_paths", "start_method")
+    __slots__ = ("args", "backend", "daemon", "fn", "guard", "report_paths", "start_method")
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Order:
         start_method: str,
         report_paths: Sequence[str],
         backend: Backend,
+        guard: Guard,
     ) -> None:
         self.fn = fn
         self.args = args
@@ -50,6 +54,12 @@ class Order:
         self.start_method = start_method
         self.report_paths = report_paths
         self.backend = backend
+        self.guard = guard
+
+    @property
+    def first_death_signal(self) -> int:
+        """What a rank gets if the supervisor ends before the guardian holds it."""
+        return SIGKILL if self.guard.kind == GUARDIAN else SIGINT
 
 
 class Launcher(Protocol):
@@ -58,7 +68,7 @@ class Launcher(Protocol):
     name: str
 
     def start(self, order: Order, ranks: Sequence[RankProcess]) -> None:
-        """Start all ranks.
+        """Start all ranks, each of which waits at the gate, if the call has one, before it comes to user code.
 
         When it raises, those that were started are known by their `pid`, and the first that has none is the one
         that could not be started. Whoever called ends them.
@@ -114,6 +124,8 @@ def launch(launcher: Launcher, order: Order) -> list[RankProcess]:
 
     context = multiprocessing.get_context(order.start_method)
     ranks = [RankProcess(context, i, path, daemon=order.daemon) for i, path in enumerate(order.report_paths)]
+    for rank in ranks:
+        rank.guard = order.guard
     try:
         launcher.start(order, ranks)
     except BaseException as error:

@@ -18,6 +18,7 @@ from spawnx.backends.contract import Program
 from spawnx.launchers import held
 from spawnx.launchers.thread import launch_in_thread
 from spawnx.payload import Payloads, to_memory
+from spawnx.remote.rank import GUARDIAN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class ExecLauncher:
                 if job.cancelled:
                     return
                 holder.adopt(rank, *order.backend.launch(program))
+                rank.armed = True
 
         try:
             programs = [messages.program(rank, mask) for rank in ranks]
@@ -60,15 +62,13 @@ class ExecLauncher:
             payloads.close()
 
 
-def _arming_backend(backend: Backend) -> str | None:
-    """The backend by which a rank arms its death signal when it has been launched; None if it is armed by then.
+def _armed_at_exec(backend: Backend) -> bool:
+    """Whether a rank has its death signal when its interpreter starts; else it arms itself.
 
     The exec of a privileged program clears the signal (prctl(2), PR_SET_PDEATHSIG). Asked here, once, as in a rank the
     backend takes longer to load than all else of ours.
     """
-    return (
-        None if backend.arms_at_launch and not _is_privileged(mp_private.interpreter_path()) else backend.name
-    )
+    return backend.arms_at_launch and not _is_privileged(mp_private.interpreter_path())
 
 
 def _is_privileged(path: str) -> bool:
@@ -87,7 +87,7 @@ class _Messages:
         self._order = order
         self._payloads = payloads
         self._tracker = mp_private.resource_tracker_fd()
-        self._arming_backend = _arming_backend(order.backend)
+        self._armed_at_exec = _armed_at_exec(order.backend)
         self._shared: tuple[int, int, list[int]] | None = None
         self._files: list[int] = []
 
@@ -101,11 +101,14 @@ class _Messages:
             order=file,
             size=size,
             rank=rank.place,
-            backend=self._arming_backend,
+            backend=self._order.backend.name,
+            armed=self._armed_at_exec,
+            guarded=self._order.guard.kind == GUARDIAN,
             parent=os.getpid(),
             tracker=self._tracker,
         )
-        return Program(argv, keep=[file, self._tracker, *fds], death_signal=signal.SIGINT, mask=mask)
+        death_signal = self._order.first_death_signal
+        return Program(argv, keep=[file, self._tracker, *fds], death_signal=death_signal, mask=mask)
 
     def _message(self, rank: RankProcess) -> tuple[int, int, list[int]]:
         """The file of a rank's message, its size, and the fds that go with it."""

@@ -18,7 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spawnx.backends.contract import Backend
     from spawnx.launchers import Order
     from spawnx.process import RankProcess
 
@@ -56,23 +55,27 @@ def _fork_all(
     parent = supervisor if held.in_lasting_thread() else None
     if parent is not None:
         order.backend.load()
+    for rank in ranks:
+        rank.armed = parent is not None
     for i, rank in enumerate(ranks):
         # Not `pids.append(os.fork())`: another thread may take a signal that we block, and Python would run its
         # handler in this one between the two calls. The pid would be lost with the KeyboardInterrupt. Inside of
         # extend() no Python code runs; iter() ends at the 0 that a child gets.
         pids.extend(islice(iter(os.fork, 0), 1))
         if len(pids) == i:
-            _be_rank(rank, order.backend, supervisor, parent, mask)
+            _be_rank(order, rank, supervisor, parent, mask)
 
 
 def _be_rank(
-    rank: RankProcess, backend: Backend, supervisor: int, parent: int | None, mask: set[int | signal.Signals]
+    order: Order, rank: RankProcess, supervisor: int, parent: int | None, mask: set[int | signal.Signals]
 ) -> None:
     """The whole life of a forked rank. Nothing leaves this function but the process, by its exit."""
     code = 1
     try:
         if parent is not None:
-            remote.arm_or_leave(backend, parent)
+            remote.arm_or_leave(order.backend, order.first_death_signal, parent)
+        if order.guard.kind == remote.GUARDIAN:
+            remote.pass_gate(order.guard.folder, order.backend, parent)
         # Not signal.pthread_sigmask: it would make enums of all signals, 0.1 ms in each of a thousand ranks.
         _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         mp_private.begin_forked()

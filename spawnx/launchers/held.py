@@ -14,7 +14,7 @@ import time
 from spawnx import mp_private
 from spawnx.backends.contract import LOST
 from spawnx.backends.python import end_unheld
-from spawnx.launchers.fd_room import FULL, FdRoom
+from spawnx.fd_room import FULL, FdRoom
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -31,21 +31,26 @@ class StdlibLauncher:
 
 
 def _start_forked(order: Order, ranks: Sequence[RankProcess]) -> None:
+    protection = _protection(order)
     for rank in ranks:
+        rank.protection = protection
+        rank.armed = protection.parent is not None
         rank.give(remote.Call(order.fn, order.args))
         rank.start()
 
 
 def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:
-    parent = _lasting_parent(order.start_method)
+    protection = _protection(order)
     payloads = Payloads(order.fn, order.args, order.start_method)
     try:
         for rank, report_path in zip(ranks, order.report_paths, strict=True):
+            rank.protection = protection
+            rank.armed = protection.parent is not None
             rank.give(payloads.for_rank())
             rank.kept = (order.fn, order.args)
             rank.early_word = mp_private.EarlyWord(rank.name)
             rank.early_word.begin = remote.begin
-            rank.early_word.args = (rank.name, report_path, order.backend.name, parent)
+            rank.early_word.args = (rank.name, report_path, order.first_death_signal, protection)
             # Between the fork inside and the moment it is known, a KeyboardInterrupt loses the child to us, as in
             # multiprocessing: it finds its pipe closed and exits. Signals can't be blocked, the rank would
             # inherit that.
@@ -53,6 +58,11 @@ def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:
             rank.early_word = None
     finally:
         payloads.close()
+
+
+def _protection(order: Order) -> remote.Protection:
+    parent = _lasting_parent(order.start_method)
+    return remote.Protection(order.guard.kind, order.guard.grace, order.backend.name, parent)
 
 
 def _lasting_parent(start_method: str) -> int | None:

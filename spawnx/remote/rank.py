@@ -23,12 +23,63 @@ if TYPE_CHECKING:
 _WINDOWS_CONTROL_C = 0xC000013A
 
 
+# Who sees to it that ranks don't outlive their supervisor: a process; a thread in each rank; only the kernel.
+GUARDIAN = "guardian"
+LIFELINE = "lifeline"
+OFF = "off"
+
+SIGINT = int(signal.SIGINT)
+SIGKILL = int(getattr(signal, "SIGKILL", 9))  # Windows has none, and no use for it here
+
+
+class Protection:
+    """How a rank that multiprocessing starts is kept from outliving its supervisor.
+
+    Attributes:
+        kind: `GUARDIAN`, `LIFELINE` or `OFF`.
+        grace: how long it may live on without the supervisor, in seconds.
+        backend: the name of the backend that arms.
+        parent: the pid of the process whose creating thread outlives the rank: when it ends, the kernel sends a signal.
+            None: there is no such thread, the signal would hit a healthy rank.
+    """
+
+    __slots__ = ("backend", "grace", "kind", "parent")
+
+    def __init__(self, kind: str, grace: float, backend: str, parent: int | None) -> None:
+        self.kind = kind
+        self.grace = grace
+        self.backend = backend
+        self.parent = parent
+
+    def arm(self, signum: int) -> None:
+        """Let a signal follow the end of the parent, if that can be."""
+        if self.parent is not None:
+            from spawnx import backends
+
+            arm_or_leave(backends.named(self.backend), signum, self.parent)
+
+    def begin(self, folder: str) -> None:
+        """Wait to be let on to user code."""
+        if self.kind == GUARDIAN:
+            from spawnx import backends
+
+            pass_gate(folder, backends.named(self.backend), self.parent)
+        else:
+            self.arm(SIGINT)
+        if self.kind == LIFELINE:
+            from spawnx.remote import lifeline
+
+            lifeline.hold(self.grace)
+
+
 def main(
     *,
     order: int,
     size: int,
     rank: tuple[int, str, tuple[int, ...], str],
-    backend: str | None,
+    backend: str,
+    armed: bool,
+    guarded: bool,
     parent: int,
     tracker: int,
 ) -> None:
@@ -38,13 +89,20 @@ def main(
         order: the fd of the message, which all ranks share: it is read without moving its offset.
         size: the length of the message in bytes.
         rank: this rank's place, see `Rank.take_place`.
-        backend: the backend that arms; None if the launch has armed already.
+        backend: the backend that arms.
+        armed: whether the launch has armed already.
+        guarded: whether there is a gate to wait at.
         parent: the supervisor's pid.
         tracker: the fd of the supervisor's resource tracker.
     """
     from spawnx import mp_private
 
-    begin(rank[1], rank[3], backend or "", parent if backend else None)
+    protection = Protection(GUARDIAN if guarded else OFF, 0, backend, parent)
+    if not armed:
+        protection.arm(SIGKILL if guarded else SIGINT)
+    _boot_reporter.install(rank[3])
+    if guarded:
+        protection.begin(os.path.dirname(rank[3]))
     message = os.pread(order, size, 0)
     os.close(order)
     process: Rank = mp_private.receive(message, rank[1], tracker)
@@ -61,28 +119,34 @@ def open_parent(supervisor: int) -> int | None:
         return None
 
 
-def begin(name: str, report_path: str, backend: str, parent: int | None) -> str:
-    """Protect and observe a fresh interpreter before it imports the main module; returns `name`.
+def begin(name: str, report_path: str, death_signal: int, protection: Protection) -> str:
+    """Protect and observe a fresh interpreter of multiprocessing's before it imports the main module; returns `name`.
 
-    Args:
-        name: the process's name.
-        report_path: where a failure is reported.
-        backend: the backend that arms.
-        parent: the pid of the process whose creating thread outlives the rank: when it ends, the kernel sends
-            SIGINT, as in the reference. None: there is no such thread, the signal would hit a healthy rank.
+    The gate comes later, in `Rank.run`: the supervisor may still be writing what this interpreter is to read.
     """
-    if parent is not None:
-        from spawnx import backends
-
-        arm_or_leave(backends.named(backend), parent)
+    protection.arm(death_signal)
     _boot_reporter.install(report_path)
     return name
 
 
-def arm_or_leave(backend: Backend, parent: int) -> None:
-    """Let SIGINT follow the end of `parent`; who comes too late for that leaves: nobody is left to work for."""
-    if not backend.arm(signal.SIGINT, parent):
+def arm_or_leave(backend: Backend, signum: int, parent: int) -> None:
+    """Let a signal follow the end of `parent`; who comes too late for that leaves: nobody is left to work for."""
+    if not backend.arm(signum, parent):
         os._exit(1)
+
+
+def pass_gate(folder: str, backend: Backend, parent: int | None) -> None:
+    """Wait until all ranks exist and the guardian holds them; from then on SIGINT follows the end of `parent`.
+
+    A rank that the guardian can't hold keeps SIGKILL, with which it came here.
+    """
+    from spawnx.remote import gate
+
+    word = gate.wait(folder)
+    if not word:
+        os._exit(1)
+    if word == gate.HELD and parent is not None:
+        arm_or_leave(backend, SIGINT, parent)
 
 
 class _BootReporter:
@@ -126,6 +190,8 @@ class Rank(BaseProcess):
     _records_end: bool
     _start_method: str
     _call: Call | Received
+    # None: the rank is protected before it comes to `run`.
+    protection: Protection | None = None
 
     def take_place(self, rank: int, name: str, identity: tuple[int, ...], report_path: str) -> None:
         """Be this one of the ranks that unpickle the same message."""
@@ -142,6 +208,8 @@ class Rank(BaseProcess):
         """
         from spawnx.remote import report
 
+        if self.protection is not None:
+            self.protection.begin(os.path.dirname(self._report_path))
         _boot_reporter.remove()
         stage = report.UNPICKLE
         try:

@@ -15,8 +15,8 @@ import pytest
 import spawnx
 from spawnx import backends
 from spawnx.backends.contract import Backend
+from spawnx.fd_room import FdRoom
 from spawnx.launchers import held
-from spawnx.launchers.fd_room import FdRoom
 from tests import ranks
 from tests.support import finish, linux_only, wait_ended
 

@@ -8,8 +8,10 @@ import pytest
 
 from spawnx import settings
 
+CHOICES = [setting for setting in settings.ALL if isinstance(setting, settings.Choice)]
 
-@pytest.mark.parametrize("setting", settings.ALL, ids=lambda setting: setting.name)
+
+@pytest.mark.parametrize("setting", CHOICES, ids=lambda setting: setting.name)
 def test_unset_or_empty_variable_is_the_default(
     setting: settings.Choice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -22,7 +24,7 @@ def test_unset_or_empty_variable_is_the_default(
     assert (setting.choices[0], setting.choices[0]) == (unset, empty)
 
 
-@pytest.mark.parametrize("setting", settings.ALL, ids=lambda setting: setting.name)
+@pytest.mark.parametrize("setting", CHOICES, ids=lambda setting: setting.name)
 def test_unknown_value_is_refused_with_the_choices(
     setting: settings.Choice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -41,10 +43,32 @@ def test_case_and_spaces_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.LAUNCHER.read() == "stdlib"
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("", 10.0), (" ", 10.0), ("0", 0.0), (" 2.5 ", 2.5), ("Off", None), ("1e3", 1000.0)]
+)
+def test_time_is_seconds_or_off(text: str, seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unset or empty it is the default; a fraction will do."""
+    monkeypatch.setenv("SPAWNX_ORPHAN_GRACE", text)
+
+    assert settings.ORPHAN_GRACE.read() == seconds
+
+
+@pytest.mark.parametrize("text", ["nonsense", "-1", "nan", "inf", "3000000", "10s"])
+def test_what_is_no_time_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable and what it takes."""
+    monkeypatch.setenv("SPAWNX_ORPHAN_GRACE", text)
+
+    with pytest.raises(
+        ValueError, match=r"SPAWNX_ORPHAN_GRACE='.*' is no time: set it to seconds .* or to off"
+    ):
+        settings.ORPHAN_GRACE.read()
+
+
 @pytest.mark.parametrize("setting", settings.ALL, ids=lambda setting: setting.name)
-def test_every_variable_is_documented(setting: settings.Choice) -> None:
+def test_every_variable_is_documented(setting: settings.Choice | settings.Seconds) -> None:
     """The page of settings names each variable and each choice."""
     page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+    choices = setting.choices if isinstance(setting, settings.Choice) else ("10", "off")
 
     assert f"`{setting.name}`" in page
-    assert all(f"`{choice}`" in page for choice in setting.choices)
+    assert all(f"`{choice}`" in page for choice in choices)

@@ -1,0 +1,200 @@
+/* The watch over a supervisor: what the guardian does, and the template will. */
+
+#include "internal.h"
+
+#include <poll.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+
+/* Ranks, by the fds of their pidfds: above, none are taken. */
+#define MAX_FDS 65536
+/* The most fds that one message carries (SCM_MAX_FD of the kernel). */
+#define MAX_SENT 253
+/* How many ends are taken at once. */
+#define EVENTS 64
+/* How long the last ranks may take to end after SIGKILL until they are left to the system, in milliseconds. */
+#define KILLED_WITHIN_MS 30000
+
+struct held {
+    const struct spx_guard *what;
+    int epoll;
+    int n;                        /* ranks that live */
+    int owner_gone;               /* the supervisor's end of the channel is closed, or it has ended */
+    int dismissed;                /* by the supervisor */
+    unsigned char kinds[MAX_FDS]; /* by pidfd: 0 for none, or how the rank was announced */
+};
+
+static int watch(const struct held *held, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+
+    return epoll_ctl(held->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+static int hold(struct held *held, int pidfd, int kind)
+{
+    if (pidfd >= MAX_FDS || watch(held, pidfd) < 0) {
+        close(pidfd);
+        return 0;
+    }
+    held->kinds[pidfd] = (unsigned char)kind;
+    held->n++;
+    return 1;
+}
+
+static void drop(struct held *held, int pidfd)
+{
+    /* Closing is not enough: the supervisor has the same description open, and epoll would tell its end for ever. */
+    epoll_ctl(held->epoll, EPOLL_CTL_DEL, pidfd, NULL);
+    held->kinds[pidfd] = 0;
+    held->n--;
+    close(pidfd);
+}
+
+/* Hold those that come with a message: how many. */
+static int hold_all(struct held *held, struct msghdr *message, int kind)
+{
+    struct cmsghdr *part = CMSG_FIRSTHDR(message);
+    int n = 0;
+
+    if (part == NULL || part->cmsg_type != SCM_RIGHTS)
+        return 0;
+    for (size_t i = 0; i < (part->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+        int pidfd;
+        memcpy(&pidfd, CMSG_DATA(part) + i * sizeof pidfd, sizeof pidfd);
+        n += hold(held, pidfd, kind);
+    }
+    return n;
+}
+
+/* Take one message. Whether there was one. */
+static int listen_once(struct held *held)
+{
+    char word = 0;
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(MAX_SENT * sizeof(int))];
+    } fds;
+    struct iovec text = {.iov_base = &word, .iov_len = 1};
+    struct msghdr message = {
+        .msg_iov = &text, .msg_iovlen = 1, .msg_control = &fds, .msg_controllen = sizeof fds};
+    ssize_t size;
+
+    do
+        size = recvmsg(held->what->channel, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    while (size < 0 && errno == EINTR);
+    if (size < 0 && errno == EAGAIN)
+        return 0;
+    if (size <= 0)
+        held->owner_gone = 1;
+    if (size == 0)
+        return 0;
+    if (size < 0)
+        return errno ==
+               ECONNRESET; /* told once, before what was sent is read: it left answers of ours unread */
+    if (word == SPX_DISMISS)
+        held->dismissed = 1;
+    if (word == SPX_HOLD_ARMED || word == SPX_HOLD_UNARMED) {
+        int n = hold_all(held, &message, word);
+        /* A supervisor that has died meanwhile is noticed by its pidfd; SIGPIPE must not be how. */
+        (void)!send(held->what->channel, &n, sizeof n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+    return 1;
+}
+
+/* Take what has happened, for which it waits up to timeout_ms: 0, or -errno. */
+static int take(struct held *held, int timeout_ms)
+{
+    struct epoll_event events[EVENTS];
+    int ready = epoll_wait(held->epoll, events, EVENTS, timeout_ms);
+
+    if (ready < 0)
+        return errno == EINTR ? 0 : -errno;
+    for (int i = 0; i < ready; i++) {
+        int fd = events[i].data.fd;
+        if (fd == held->what->supervisor)
+            held->owner_gone = 1;
+        else if (fd == held->what->channel)
+            listen_once(held);
+        else
+            drop(held, fd);
+    }
+    return 0;
+}
+
+static void send_all(const struct held *held, int signum, int kinds)
+{
+    for (int fd = 0; fd < MAX_FDS; fd++)
+        if (held->kinds[fd] != 0 && (held->kinds[fd] == kinds || kinds == 0))
+            syscall(SYS_pidfd_send_signal, fd, signum, NULL, 0);
+}
+
+static long now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Wait up to `ms` for the ranks to end. */
+static void wait_for_ends(struct held *held, long ms)
+{
+    long deadline = now_ms() + ms;
+
+    for (long left = ms; held->n > 0 && left > 0; left = deadline - now_ms())
+        if (take(held, (int)left) < 0)
+            return;
+}
+
+/* The ladder for ranks whose supervisor is gone. */
+static void end_all(struct held *held, int executed)
+{
+    long term_after = held->what->grace_ms / SPX_TERM_PART;
+
+    if (held->what->grace_ms > 0) {
+        /* Armed ones got it from the kernel, unless the supervisor's threads live on in another program. */
+        send_all(held, SIGINT, executed ? 0 : SPX_HOLD_UNARMED);
+        wait_for_ends(held, term_after);
+        send_all(held, SIGTERM, 0);
+        wait_for_ends(held, held->what->grace_ms - term_after);
+    }
+    send_all(held, SIGKILL, 0);
+    wait_for_ends(held, KILLED_WITHIN_MS);
+}
+
+static int has_ended(int pidfd)
+{
+    struct pollfd process = {.fd = pidfd, .events = POLLIN};
+
+    return poll(&process, 1, 0) == 1;
+}
+
+int spx_guard(const struct spx_guard *what)
+{
+    struct held held = {.what = what};
+    int result = 0;
+
+    held.epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (held.epoll < 0)
+        return -errno;
+    held.owner_gone = what->supervisor < 0;
+    if (watch(&held, what->channel) < 0 || (!held.owner_gone && watch(&held, what->supervisor) < 0))
+        result = -errno;
+    while (result == 0 && !held.owner_gone && !held.dismissed)
+        result = take(&held, -1);
+    /* What the supervisor sent before its end is still to be read, or those ranks would be nobody's. */
+    while (result == 0 && !held.dismissed && listen_once(&held))
+        ;
+    if (result == 0 && !held.dismissed) {
+        int executed = what->supervisor >= 0 && !has_ended(what->supervisor);
+        epoll_ctl(held.epoll, EPOLL_CTL_DEL, what->supervisor, NULL);
+        epoll_ctl(held.epoll, EPOLL_CTL_DEL, what->channel, NULL);
+        end_all(&held, executed);
+        result = SPX_ORPHAN;
+    }
+    close(held.epoll);
+    return result;
+}

@@ -1,0 +1,249 @@
+"""What stands behind the ranks of one call until the last of them is gone: their folder, their gate, their guardian."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import weakref
+
+from spawnx import mp_private, settings
+from spawnx.backends.contract import Program
+from spawnx.fd_room import FULL
+from spawnx.remote import gate, report, wire
+from spawnx.remote.rank import GUARDIAN, LIFELINE, OFF
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from spawnx.backends.contract import Backend
+    from spawnx.process import RankProcess
+
+# Seconds that a guardian may take to answer, or to end when it is dismissed: one that takes longer is stopped.
+_ANSWERS_WITHIN = 10.0
+_ENDS_WITHIN = 1.0
+
+
+class Guard:
+    """The folder of one call, and who guards its ranks.
+
+    The context holds it, and so does each rank's Process: it lasts until the ranks have ended and the context knows it;
+    where nobody joins, until the last Process is forgotten; at the latest until this process exits.
+
+    Args:
+        backend: by which the guardian is started and the ranks are held.
+
+    Attributes:
+        folder: where ranks report; 0700, removed at the end.
+        kind: who guards: `GUARDIAN`, a process of its own; `LIFELINE`, a thread in each rank, where there are no
+            pidfds; `OFF`, only the kernel.
+        grace: how long ranks may outlive the supervisor, in seconds; 0 if `OFF`.
+
+    Raises:
+        ValueError: `SPAWNX_ORPHAN_GRACE` has no meaning.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        grace = settings.ORPHAN_GRACE.read()
+        self.kind = OFF if grace is None else GUARDIAN if backend.has_pidfd() else LIFELINE
+        self.grace = grace or 0.0
+        self.folder = tempfile.mkdtemp(prefix="spawnx-")
+        self._backend = backend
+        self._behind = _Behind(self.folder)
+        # The callback has no reference to this guard, whose end calls it.
+        self._close = mp_private.close_late(self, self._behind.close)
+        try:
+            if self.kind == GUARDIAN:
+                self._behind.gate = gate.make(self.folder)
+                self._start_guardian()
+            report.mark_untouched(self.folder)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def sentinel(self) -> int:
+        """What becomes readable when the guardian has ended; -1 if there is none."""
+        guardian = self._behind.guardian
+        return -1 if guardian is None else guardian.pidfd
+
+    def let_in(self, ranks: Sequence[RankProcess]) -> None:
+        """Have the guardian hold all ranks, which have been started, then let them on to user code."""
+        if self.kind == GUARDIAN:
+            held = self._hold(ranks)
+            gate.let(self._behind.gate, len(ranks), gate.HELD if held else gate.UNHELD)
+
+    def renew(self, ranks: Sequence[RankProcess]) -> None:
+        """Start another guardian for the ranks that live, in place of one that has ended."""
+        self._behind.dismiss()
+        self._start_guardian()
+        self._hold(ranks)
+
+    def remove_folder(self) -> None:
+        """Remove the folder, when its files have been read."""
+        self._behind.remove_folder()
+
+    def close(self) -> None:
+        """Dismiss the guardian and remove the folder. May be called again."""
+        self._close()
+
+    def _start_guardian(self) -> None:
+        try:
+            self._behind.guardian = Guardian(self._backend, self.folder, self.grace)
+        except OSError as error:
+            _warn(error)
+
+    def _hold(self, ranks: Iterable[RankProcess]) -> bool:
+        """Hand ranks over; whether all are held."""
+        guardian = self._behind.guardian
+        if guardian is None:
+            return False
+        all_held = True
+        try:
+            with contextlib.ExitStack() as opened:
+                pidfds: dict[bytes, list[int]] = {wire.HOLD_ARMED: [], wire.HOLD_UNARMED: []}
+                for rank in ranks:
+                    try:
+                        pidfd = self._pidfd(rank, opened)
+                    except (ChildProcessError, ProcessLookupError, FileNotFoundError):
+                        continue  # it has ended already
+                    all_held = all_held and pidfd >= 0
+                    if pidfd >= 0:
+                        pidfds[wire.HOLD_ARMED if rank.armed else wire.HOLD_UNARMED].append(pidfd)
+                for word, some in pidfds.items():
+                    guardian.hold(word, some)
+        except OSError as error:
+            _warn(error)
+            self._behind.dismiss()
+            return False
+        return all_held
+
+    def _pidfd(self, rank: RankProcess, opened: contextlib.ExitStack) -> int:
+        """A pidfd of a rank, whoever started it: its own, or one that `opened` closes; -1 if there is no room."""
+        if rank.holds_pidfd:
+            return int(rank.sentinel)
+        try:
+            pidfd = rank.open_pidfd(self._backend)
+        except OSError as error:
+            if error.errno in FULL:
+                return -1
+            raise
+        opened.callback(os.close, pidfd)
+        return pidfd
+
+
+class _Behind:
+    """What a guard has to give back."""
+
+    def __init__(self, folder: str) -> None:
+        self.guardian: Guardian | None = None
+        self.gate = -1
+        self._folder = folder
+        self._owner = os.getpid()
+        _inherited.add(self)
+
+    def dismiss(self) -> None:
+        guardian, self.guardian = self.guardian, None
+        if guardian is not None:
+            guardian.dismiss()
+
+    def remove_folder(self) -> None:
+        folder, self._folder = self._folder, ""
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        self.dismiss()
+        self.close_fds()
+        self.remove_folder()
+
+    def close_fds(self) -> None:
+        """Close the channel and the gate: all of it that a forked child has."""
+        if self.guardian is not None:
+            self.guardian.channel.close()
+        fd, self.gate = self.gate, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+# What a forked child has of ours and must close: while it is open there, its other end isn't told that this process has
+# ended, or has become another program.
+_inherited: weakref.WeakSet[_Behind] = weakref.WeakSet()
+
+
+def _close_inherited() -> None:
+    for one in list(_inherited):
+        one.close_fds()
+    _inherited.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_inherited)
+
+
+class Guardian:
+    """The process that outlives a killed supervisor for as long as it takes to end its ranks: csrc/guard.c says how.
+
+    One for each context, not one for the process: it starts in less time than a rank, and nothing of it is left when
+    the context has ended.
+
+    Attributes:
+        channel: the socket over which it is told whom to hold.
+        pidfd: readable when it has ended.
+
+    Raises:
+        OSError: it could not be started.
+    """
+
+    def __init__(self, backend: Backend, folder: str, grace: float) -> None:
+        import socket  # not at the top: contexts without a guardian need none
+
+        self._backend = backend
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            argv = backend.guardian_command(theirs.fileno(), os.getpid(), int(grace * 1000), folder)
+            program = Program(argv, keep=[theirs.fileno()], death_signal=0, mask=signal.valid_signals())
+            _, self.pidfd = backend.launch(program)
+        self.channel.settimeout(_ANSWERS_WITHIN)
+
+    def hold(self, word: bytes, pidfds: Sequence[int]) -> None:
+        """Hand ranks over, with one of the words of `remote.wire`; when this returns, it holds them.
+
+        Raises:
+            OSError: it doesn't answer, or has no room for all.
+        """
+        import socket
+
+        for start in range(0, len(pidfds), wire.MAX_SENT):
+            some = pidfds[start : start + wire.MAX_SENT]
+            socket.send_fds(self.channel, [word], some)
+            # One answer for each message: more of them would be fds in flight, which the kernel limits.
+            answer = self.channel.recv(4)
+            if int.from_bytes(answer, sys.byteorder) != len(some):
+                raise OSError("it can't hold them all: too many open files, or it has ended")
+
+    def dismiss(self) -> None:
+        """Let it end, and reap it."""
+        with contextlib.suppress(OSError):
+            self.channel.send(wire.DISMISS)
+        self.channel.close()
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        if not poll.poll(_ENDS_WITHIN * 1000):
+            self._backend.fan_out([self.pidfd], signal.SIGKILL)  # somebody has stopped it
+            poll.poll(_ENDS_WITHIN * 1000)
+        self._backend.reap([self.pidfd])
+        os.close(self.pidfd)
+
+
+def _warn(error: OSError) -> None:
+    import logging  # not at the top: it costs more than all of spawnx
+
+    logging.getLogger("spawnx").warning(
+        "no guardian for these ranks (%s): only the kernel ends them if this process is killed", error
+    )

@@ -1,0 +1,169 @@
+"""The guardian in Python, where there is no C core: see `spx_guard` in csrc/spawnx.h, whose contract this is.
+
+A program of its own, started as `python -I -S -c ...`: it must outlive a killed supervisor, and pin none of its memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+
+from spawnx.remote.wire import DISMISS, HOLD_ARMED, HOLD_UNARMED, MAX_SENT
+
+# Orphans get SIGTERM after this part of the grace.
+_TERM_PART = 5
+_ANSWER = struct.Struct("i")
+_KILLED_WITHIN_S = 30.0
+
+
+def main() -> None:
+    """Be the guardian: `sys.argv` has the channel's fd, the supervisor's pid, the grace in ms, and the folder."""
+    channel, supervisor, grace_ms, folder = sys.argv[1:5]
+    _withdraw()
+    if Guardian(int(channel), _pidfd_of_parent(int(supervisor)), int(grace_ms) / 1000).guard():
+        _remove(folder)
+    os._exit(0)
+
+
+def _withdraw() -> None:
+    """Leave what the supervisor's user sees: terminal, streams, folder. See csrc/guardian.c."""
+    import resource
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    os.setsid()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(nowhere, fd)
+    if nowhere > 2:  # noqa: PLR2004
+        os.close(nowhere)
+    os.chdir("/")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as name:
+        name.write("spawnx-guardian")
+
+
+def _pidfd_of_parent(pid: int) -> int:
+    """A pidfd of the supervisor, -1 if it is gone: only while it is our parent its number is nobody else's."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
+    return pidfd if os.getppid() == pid else -1
+
+
+def _remove(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+
+
+class Guardian:
+    """Holds ranks, and ends them when their supervisor is gone.
+
+    Args:
+        channel: the fd of a socket whose other end is the supervisor's alone.
+        supervisor: its pidfd, or -1 if it is gone already.
+        grace: how long ranks may live on without it, in seconds.
+    """
+
+    def __init__(self, channel: int, supervisor: int, grace: float) -> None:
+        self._channel = socket.socket(fileno=channel)
+        self._channel.setblocking(False)  # noqa: FBT003
+        self._supervisor = supervisor
+        self._grace = grace
+        self._ranks: dict[int, bytes] = {}  # pidfd -> how it was announced
+        self._epoll = select.epoll()
+        self._owner_gone = supervisor < 0
+        self._dismissed = False
+
+    def guard(self) -> bool:
+        """Guard until the end; whether the supervisor had gone, and its ranks were ended."""
+        self._epoll.register(self._channel, select.EPOLLIN)
+        if not self._owner_gone:
+            self._epoll.register(self._supervisor, select.EPOLLIN)
+        while not (self._owner_gone or self._dismissed):
+            self._take(None)
+        # What the supervisor sent before its end is still to be read, or those ranks would be nobody's.
+        while not self._dismissed and self._listen_once():
+            pass
+        if self._dismissed:
+            return False
+        executed = self._supervisor >= 0 and not select.select([self._supervisor], [], [], 0)[0]
+        self._epoll.unregister(self._channel)
+        if self._supervisor >= 0:
+            self._epoll.unregister(self._supervisor)
+        self._end_all(executed=executed)
+        return True
+
+    def _take(self, timeout: float | None) -> None:
+        for fd, _ in self._epoll.poll(timeout):
+            if fd == self._supervisor:
+                self._owner_gone = True
+            elif fd == self._channel.fileno():
+                self._listen_once()
+            else:
+                # Closing is not enough: the supervisor has the same description open.
+                self._epoll.unregister(fd)
+                del self._ranks[fd]
+                os.close(fd)
+
+    def _listen_once(self) -> bool:
+        """Take one message; whether there was one."""
+        room = socket.CMSG_SPACE(MAX_SENT * _ANSWER.size)
+        try:
+            word, ancillary, _, _ = self._channel.recvmsg(1, room, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return False
+        except (
+            ConnectionResetError
+        ):  # told once, before what was sent is read: it left answers of ours unread
+            self._owner_gone = True
+            return True
+        if not word:
+            self._owner_gone = True
+            return False
+        if word == DISMISS:
+            self._dismissed = True
+        else:
+            self._hold(word, [fd for _, _, data in ancillary for (fd,) in _ANSWER.iter_unpack(data)])
+        return True
+
+    def _hold(self, word: bytes, pidfds: list[int]) -> None:
+        for pidfd in pidfds:
+            self._ranks[pidfd] = word
+            self._epoll.register(pidfd, select.EPOLLIN)
+        # Suppressed: a supervisor that has died meanwhile is noticed by its pidfd.
+        with contextlib.suppress(OSError):
+            self._channel.send(_ANSWER.pack(len(pidfds)), socket.MSG_NOSIGNAL)
+
+    def _end_all(self, *, executed: bool) -> None:
+        """The ladder for ranks whose supervisor is gone."""
+        if self._grace > 0:
+            # Armed ones got it from the kernel, unless the supervisor's threads live on in another program.
+            self._send({HOLD_ARMED, HOLD_UNARMED} if executed else {HOLD_UNARMED}, signal.SIGINT)
+            term_after = self._grace / _TERM_PART
+            self._wait_for_ends(term_after)
+            self._send({HOLD_ARMED, HOLD_UNARMED}, signal.SIGTERM)
+            self._wait_for_ends(self._grace - term_after)
+        self._send({HOLD_ARMED, HOLD_UNARMED}, signal.SIGKILL)
+        self._wait_for_ends(_KILLED_WITHIN_S)
+
+    def _send(self, kinds: set[bytes], signum: int) -> None:
+        for pidfd, kind in self._ranks.items():
+            if kind in kinds:
+                with contextlib.suppress(OSError):
+                    signal.pidfd_send_signal(pidfd, signum)
+
+    def _wait_for_ends(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self._ranks and (left := deadline - time.monotonic()) > 0:
+            self._take(left)

@@ -1,0 +1,40 @@
+"""A rank that ends itself when its supervisor has ended: where there are no pidfds, hence no guardian.
+
+Less than a guardian does: a rank that is stopped, or busy in C with the interpreter's lock held, does nothing.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import threading
+import time
+from multiprocessing.process import parent_process
+
+_TERM_PART = 5
+
+
+def hold(grace: float) -> None:
+    """Watch the supervisor from a thread of this rank, which has `grace` seconds to live without it."""
+    threading.Thread(target=_watch, args=(grace, os.getpid()), name="spawnx-lifeline", daemon=True).start()
+
+
+def _watch(grace: float, pid: int) -> None:
+    parent = parent_process()
+    if parent is None:
+        return
+    parent.join()
+    if grace > 0:
+        _send(pid, signal.SIGINT)
+        time.sleep(grace / _TERM_PART)
+        _send(pid, signal.SIGTERM)
+        time.sleep(grace - grace / _TERM_PART)
+    _send(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def _send(pid: int, signum: int) -> None:
+    if signum == signal.SIGINT and os.name == "nt":
+        _thread.interrupt_main()  # os.kill ends the process at once there
+    else:
+        os.kill(pid, signum)
