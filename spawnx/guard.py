@@ -205,11 +205,16 @@ class Guardian:
 
         self._backend = backend
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        try:
+            self.channel.settimeout(_ANSWERS_WITHIN)
             argv = backend.guardian_command(theirs.fileno(), os.getpid(), int(grace * 1000), folder)
             program = Program(argv, keep=[theirs.fileno()], death_signal=0, mask=signal.valid_signals())
             _, self.pidfd = backend.launch(program)
-        self.channel.settimeout(_ANSWERS_WITHIN)
+        except BaseException:
+            self.channel.close()
+            raise
+        finally:
+            theirs.close()
 
     def hold(self, word: bytes, pidfds: Sequence[int]) -> None:
         """Hand ranks over, with one of the words of `remote.wire`; when this returns, it holds them.
@@ -245,5 +250,6 @@ def _warn(error: OSError) -> None:
     import logging  # not at the top: it costs more than all of spawnx
 
     logging.getLogger("spawnx").warning(
-        "no guardian for these ranks (%s): only the kernel ends them if this process is killed", error
+        "no guardian for these ranks (%s): only the kernel ends them if this process is killed",
+        str(error),  # not the error, which has frames, and these have ranks: a handler may keep it
     )

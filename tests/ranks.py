@@ -332,6 +332,19 @@ def put_death_signal(rank: int, queue: Any) -> None:
     queue.put(number.value)
 
 
+def touch(path: str) -> None:
+    """Make a file."""
+    with open(path, "w", encoding="utf-8"):
+        pass
+
+
+def stay_deaf(rank: int) -> None:
+    """Stay, and take no notice of SIGINT and SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    stay()
+
+
 def put_environment(rank: int, queue: Any, name: str) -> None:
     """Say what a variable of the environment is in this rank."""
     queue.put((rank, os.environ.get(name)))

@@ -123,11 +123,10 @@ class Guardian:
             word, ancillary, _, _ = self._channel.recvmsg(1, room, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return False
-        except (
-            ConnectionResetError
-        ):  # told once, before what was sent is read: it left answers of ours unread
+        except OSError as error:
             self._owner_gone = True
-            return True
+            # Told once, before what was sent is read: it left answers of ours unread.
+            return isinstance(error, ConnectionResetError)
         if not word:
             self._owner_gone = True
             return False

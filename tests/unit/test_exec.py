@@ -69,7 +69,7 @@ def test_launch_that_fails_leaves_no_rank_and_names_the_limit(
 ) -> None:
     """All or nothing."""
     failure = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    failing = failing_after(2, backend.launch, failure)
+    failing = failing_after(3, backend.launch, failure)  # the guardian, and two ranks
     monkeypatch.setattr(type(backend), "launch", lambda _self, program: failing(program))
     with pytest.raises(OSError, match=r"rank 2 of 4 could not be started: .*RLIMIT_NPROC") as raised:
         spawnx.spawn(ranks.stay_as_rank, (), 4)
@@ -224,6 +224,6 @@ def test_rank_of_a_privileged_interpreter_arms_itself(
     found = []
     for path in (plain, privileged):
         monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda path=path: os.fsencode(path))
-        found.append(exec_._arming_backend(backend))
+        found.append(exec_._armed_at_exec(backend))
 
-    assert [None if backend.arms_at_launch else backend.name, backend.name] == found
+    assert [backend.arms_at_launch, False] == found

@@ -31,6 +31,7 @@ ALLOWED = {
     "launchers": {
         "launchers",
         "guard",
+        "fd_room",
         "process",
         "payload",
         "mp_private",

@@ -1,0 +1,175 @@
+"""The supervisor of one run of the campaign of orphans: it starts ranks, comes to a point, and ends there.
+
+Started by `tests.campaigns.orphans` with the run as JSON. It prints a line when it is at the point; then it ends
+itself, or waits to be ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import spawnx
+from spawnx import launchers
+from spawnx.guard import Guard
+from spawnx.process import RankProcess
+from spawnx.remote import gate
+
+# A process that must not come to harm.
+BYSTANDER = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+
+
+def rank(index: int, behaviour: str, arrived: Any) -> None:
+    """Be a rank that arrives and then stays, in the way that is asked for; rank 0 of `finishing` ends."""
+    if behaviour == "deaf":
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_IGN)
+    if behaviour == "setsid":
+        os.setsid()
+    os.write(arrived.fileno(), b".")
+    if index == 0 and behaviour == "ends":
+        return
+    if behaviour == "stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if behaviour == "busy":
+        hashlib.pbkdf2_hmac("sha256", b"deaf to handlers", b"", 10**10)
+    while True:
+        time.sleep(1)
+
+
+class Run:
+    """One run, as the campaign has drawn it."""
+
+    def __init__(self, what: dict[str, Any]) -> None:
+        """Take the run: `point`, `ending`, `method`, `behaviour`, `ranks`, `thread`, `k`."""
+        self.what = what
+        self._done = False
+
+    def come(self, context: Any = None) -> None:
+        """Be at the point: end, or wait to be ended."""
+        if self._done:
+            return
+        self._done = True
+        pids = [] if context is None else context.pids()
+        print(json.dumps({"at": self.what["point"], "pids": pids}), flush=True)
+        ending = self.what["ending"]
+        if ending == "exit":
+            os._exit(3)
+        if ending == "exec":
+            os.execv(BYSTANDER[0], BYSTANDER)
+        if ending == "exception":
+            raise RuntimeError("the end of this run")
+        # A signal that is blocked here ends this process when spawnx has gone on to unblock it: as it would.
+        while not signal.sigpending():
+            time.sleep(0.01)
+
+    def lie_in_wait(self) -> None:
+        """Come to the point in the middle of spawnx, by a wrapper around the step that is next."""
+        point = self.what["point"]
+        if point == "before":
+            _wrap(launchers, "launch", self.come)
+        elif point == "starting":
+            self._wait_for_launch()
+        elif point == "started":
+            _wrap(Guard, "let_in", self.come)
+        elif point == "held":
+            _wrap(gate, "let", self.come)
+
+    def _wait_for_launch(self) -> None:
+        """Come to the point when rank k is about to be created, by whatever creates it."""
+        left = self.what["k"]
+
+        def count() -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                self.come()
+
+        _wrap(RankProcess, "start", count)  # the standard library's
+        if self.what["method"] == "fork":
+            os.register_at_fork(before=count)
+        else:
+            from spawnx import backends
+
+            left += 1  # the guardian
+            _wrap(type(backends.choose()[0]), "launch", count)
+
+
+def _wrap(owner: Any, name: str, first: Callable[[], None]) -> None:
+    function = getattr(owner, name)
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        first()
+        return function(*args, **options)
+
+    setattr(owner, name, wrapped)
+
+
+def supervise(run: Run) -> None:
+    """Start the ranks, and come to the point."""
+    what = run.what
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    run.lie_in_wait()
+    context: Any = spawnx.start_processes(
+        rank,
+        (what["behaviour"], writer),
+        what["ranks"],
+        join=False,
+        daemon=what["ending"] == "exception",
+        start_method=what["method"],
+    )
+    if what["point"] == "booting":
+        run.come(context)
+    left = what["ranks"]
+    while left:
+        left -= len(os.read(reader.fileno(), left))
+    if what["point"] == "running":
+        run.come(context)
+    context.join()
+    recycle(context.pids()[0])
+    run.come(context)
+
+
+def recycle(pid: int) -> None:
+    """Give the number of a rank that has ended and was reaped to a bystander, if that can be done here."""
+    last_pid = Path("/proc/sys/kernel/ns_last_pid")
+    if not os.access(last_pid, os.W_OK):
+        return
+    for _ in range(20):
+        last_pid.write_text(str(pid - 1), encoding="ascii")
+        environment = {name: value for name, value in os.environ.items() if name != "SPAWNX_CAMPAIGN"}
+        stranger = subprocess.Popen(BYSTANDER, stdin=subprocess.DEVNULL, env=environment)
+        if stranger.pid == pid:
+            print(json.dumps({"recycled": pid}), flush=True)
+            kept.append(stranger)
+            return
+        stranger.kill()
+        stranger.wait()
+
+
+kept: list[Any] = []
+
+
+def main() -> None:
+    """Be one run."""
+    run = Run(json.loads(sys.argv[1]))
+    if run.what["thread"]:
+        worker = threading.Thread(target=supervise, args=(run,))
+        worker.start()
+        worker.join()
+    else:
+        supervise(run)
+
+
+if __name__ == "__main__":
+    main()

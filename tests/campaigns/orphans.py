@@ -1,0 +1,305 @@
+"""Does any rank outlive its supervisor, however that ends, and is anybody else harmed?
+
+A campaign of random runs: `python -m tests.campaigns.orphans --runs 1000`. In each, a supervisor starts ranks, and ends
+at a point that is an event, not a delay: before the first rank, when rank k is about to be created, when all are there
+and nobody guards them yet, when they are guarded and not let on yet, while they boot, run, or end. Survivors are found
+by a mark in their environment. The short form is in the suite: tests/unit/test_guard.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from spawnx import backends
+from tests.campaigns.orphan_supervisor import BYSTANDER
+from tests.support import ROOT
+
+POINTS = ("before", "starting", "started", "held", "booting", "running", "finishing")
+# By whom it ends: what is sent to it, and what it does itself.
+SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGHUP": signal.SIGHUP}
+ENDINGS = (*SIGNALS, "exit", "exception", "exec")
+METHODS = ("spawn", "fork", "forkserver")
+BEHAVIOURS = ("sleeps", "deaf", "busy", "stopped", "setsid")
+# Where the supervisor runs: with a terminal's Ctrl-C, in the background of a shell, as the first of its namespace.
+PLACES = ("foreground", "background", "first")
+GRACE_S = 0.5
+# What a run may take beyond the grace, on a machine that has other things to do.
+SLACK_S = 10.0
+# How long a supervisor may take to come to its point.
+PATIENCE_S = 60.0
+_MARK = "SPAWNX_CAMPAIGN"
+
+
+def draw(rng: random.Random) -> dict[str, Any]:
+    """One run. Some are bent to what can be: a Python that ends by an exception joins its ranks first."""
+    what: dict[str, Any] = {
+        "point": rng.choice(POINTS),
+        "ending": rng.choice(ENDINGS),
+        "method": rng.choice(METHODS),
+        "launcher": rng.choice(("auto", "auto", "stdlib")),
+        "backend": rng.choice(backends.available()),
+        "behaviour": rng.choice(BEHAVIOURS),
+        "place": rng.choice(PLACES) if os.geteuid() == 0 else rng.choice(PLACES[:2]),
+        "ranks": rng.choice((1, 2, 3, 5)),
+        "thread": rng.random() < 0.2,
+    }
+    what["k"] = rng.randrange(what["ranks"])
+    if what["point"] == "finishing":
+        what["behaviour"] = "ends"
+        what["ranks"] += 1
+    if what["ending"] == "exception":
+        # A thread's is printed, and the process goes on; ranks that are deaf to SIGTERM hang multiprocessing's exit.
+        what["thread"] = False
+        what["behaviour"] = "ends" if what["point"] == "finishing" else rng.choice(("sleeps", "setsid"))
+    return what
+
+
+def run(what: dict[str, Any], mark: str) -> dict[str, Any]:
+    """Let one supervisor end; what was left, who was harmed, and how long it took.
+
+    Returns:
+        "survivors" and "harmed", lists of text that are to be empty; "seconds" from its end to the last rank's.
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        neighbour = stack.enter_context(_bystander())
+        supervisor = subprocess.Popen(
+            _command(what), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            start_new_session=True, env=_environment(what, mark, folder), stderr=stack.enter_context(_errors(folder)),
+        )  # fmt: skip
+        stack.callback(_end_group, supervisor)
+        assert supervisor.stdout is not None
+        told = _wait_for_point(supervisor, Path(folder, "stderr"))
+        waits = what["ending"] in SIGNALS or what["ending"] == "exec"
+        pid = _pid_of(supervisor, what) if waits else supervisor.pid
+        if what["ending"] in SIGNALS:
+            os.kill(pid, SIGNALS[what["ending"]])
+        began = time.monotonic()
+        if what["ending"] == "exec":
+            _wait_for_exec(pid)
+        else:
+            supervisor.wait(PATIENCE_S)
+        survivors, seconds = _survivors(
+            mark, {pid, supervisor.pid} if what["ending"] == "exec" else set(), began
+        )
+        harmed = _harmed(what, supervisor, neighbour, told)
+        # The kernel ends all of a namespace with its first process, and leaves nobody who could clean up.
+        left = [
+            name for name in os.listdir(folder) if name.startswith("spawnx-") and what["place"] != "first"
+        ]
+    return {
+        "survivors": survivors + left,
+        "harmed": harmed,
+        "seconds": seconds,
+        "recycled": "recycled" in told,
+    }
+
+
+def _command(what: dict[str, Any]) -> list[str]:
+    """A shell that starts a bystander in its group and session, and becomes the supervisor, whose child that is."""
+    program = [sys.executable, "-m", "tests.campaigns.orphan_supervisor", json.dumps(what)]
+    if what["place"] == "first":
+        return ["unshare", "--pid", "--mount-proc", "--fork", *program]
+    ignore = "trap '' INT; " if what["place"] == "background" else ""
+    bystander = f'env -u {_MARK} "$0" -S -c "import time; time.sleep(600)" </dev/null >/dev/null &'
+    script = f'{ignore}{bystander} echo $!; exec "$@"'
+    return ["sh", "-c", script, sys.executable, *program]
+
+
+def _environment(what: dict[str, Any], mark: str, folder: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        _MARK: mark,
+        "TMPDIR": folder,
+        "SPAWNX_BACKEND": what["backend"],
+        "SPAWNX_LAUNCHER": what["launcher"],
+        "SPAWNX_ORPHAN_GRACE": str(GRACE_S),
+    }
+
+
+def _errors(folder: str) -> BinaryIO:
+    """What the supervisor has to say of its end: much, and none of it new."""
+    return Path(folder, "stderr").open("wb")
+
+
+@contextlib.contextmanager
+def _bystander() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has nothing to do with the run."""
+    with subprocess.Popen(BYSTANDER, stdin=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _end_group(supervisor: subprocess.Popen[str]) -> None:
+    """End what a run has left on purpose: the bystanders, and a program that the supervisor has become."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(supervisor.pid, signal.SIGKILL)
+    supervisor.wait()
+    for stream in (supervisor.stdin, supervisor.stdout):
+        if stream is not None:
+            stream.close()
+
+
+def _wait_for_point(supervisor: subprocess.Popen[str], errors: Path) -> dict[str, int]:
+    """What the supervisor tells on the way: the pids of bystanders, by what they are."""
+    told = {}
+    assert supervisor.stdout is not None
+    for line in supervisor.stdout:
+        said = json.loads(line)
+        if isinstance(said, int):
+            told["child"] = said
+        elif "at" in said:
+            return told
+        else:
+            told.update(said)
+    said = errors.read_text(encoding="utf-8")
+    raise RuntimeError(f"the supervisor has ended before it came to its point: {said}")
+
+
+def _pid_of(supervisor: subprocess.Popen[str], what: dict[str, Any]) -> int:
+    """The supervisor's pid: the child of `unshare`, or itself."""
+    if what["place"] != "first":
+        return supervisor.pid
+    children = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text(encoding="ascii")
+    return int(children.split()[0])
+
+
+def _wait_for_exec(pid: int) -> None:
+    while BYSTANDER[-1] not in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8"):
+        time.sleep(0.001)
+
+
+def _survivors(mark: str, spared: set[int], began: float) -> tuple[list[str], float]:
+    """Who has the mark after all time is over, and how long it took until nobody had."""
+    looks = 0  # in which nobody was seen: a process that is in the middle of its exec shows no environment
+    while looks < 3:
+        left = {pid for pid in _marked(mark) if pid not in spared}
+        if left or not looks:
+            seconds = time.monotonic() - began
+        looks = 0 if left else looks + 1
+        if seconds > GRACE_S + SLACK_S:
+            break
+        time.sleep(0.01)
+    names = []
+    for pid in left:
+        with contextlib.suppress(OSError):
+            names.append(Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").replace("\0", " "))
+            os.kill(pid, signal.SIGKILL)
+    return names, seconds
+
+
+def _marked(mark: str) -> Iterator[int]:
+    wanted = f"{_MARK}={mark}".encode()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+                if wanted in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
+                    yield int(name)
+
+
+def _harmed(
+    what: dict[str, Any],
+    supervisor: subprocess.Popen[str],
+    neighbour: subprocess.Popen[bytes],
+    told: dict[str, int],
+) -> list[str]:
+    harmed = [] if neighbour.poll() is None else ["a process that has nothing to do with it"]
+    if what["ending"] == "exec" and supervisor.poll() is not None:
+        harmed.append("the program that the supervisor has become")
+    if what["place"] != "first":  # the kernel ends a namespace with its first process
+        harmed += [f"{who} {pid}" for who, pid in told.items() if not _lives(pid)]
+    return harmed
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(") ")[2][0] not in "ZX"
+    except OSError:
+        return False
+
+
+def bend(what: dict[str, Any]) -> dict[str, Any]:
+    """What a run is after the laws of the system."""
+    if what["place"] == "first" and what["ending"] in SIGNALS:
+        what["ending"] = "SIGKILL"  # the first process of a namespace takes no other signal
+    if (what["point"], what["method"], what["ending"]) == ("starting", "fork", "exception"):
+        what["ending"] = "exit"  # Python ignores what is raised before a fork
+    return what
+
+
+def main() -> None:
+    """Take the runs, and tell; exit code 1 if anybody survived or was harmed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=1000, metavar="N", help="how many runs (default: 1000)")
+    parser.add_argument("--seed", type=int, help="of the draw (default: a new one, which is printed)")
+    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="how many at once (default: 4)")
+    arguments = parser.parse_args()
+    seed = random.randrange(2**32) if arguments.seed is None else arguments.seed
+    print(f"seed {seed}", flush=True)
+    sys.exit(not campaign(arguments.runs, seed, arguments.jobs))
+
+
+def campaign(runs: int, seed: int, jobs: int) -> bool:
+    """Take so many runs; whether nobody survived and nobody was harmed."""
+    rng = random.Random(seed)
+    drawn = [bend(draw(rng)) for _ in range(runs)]
+    good, seconds, kinds = True, [], collections.Counter[str]()
+    with ThreadPoolExecutor(jobs) as pool:
+        for number, (what, result) in enumerate(
+            zip(drawn, pool.map(_numbered, enumerate(drawn)), strict=True)
+        ):
+            for key in ("point", "ending", "method", "behaviour", "place", "backend"):
+                kinds[f"{key} {what[key]}"] += 1
+            kinds["recycled pids"] += result["recycled"]
+            seconds.append(result["seconds"])
+            if result["survivors"] or result["harmed"]:
+                good = False
+                print(
+                    f"run {number}: {what}\n    survivors {result['survivors']}, harmed {result['harmed']}",
+                    flush=True,
+                )
+            if sys.stderr.isatty():
+                print(f"\r{number + 1} of {runs}", end="", file=sys.stderr)
+    print(f"{runs} runs: {'nobody' if good else 'somebody'} survived or was harmed")
+    print(
+        f"seconds from the supervisor's end to the last rank's: median {statistics.median(seconds):.2f},",
+        end=" ",
+    )
+    print(f"most {max(seconds):.2f}, with a grace of {GRACE_S}")
+    print(", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items())))
+    return good
+
+
+def _numbered(one: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+    number, what = one
+    try:
+        return run(what, f"{os.getpid()}-{number}")
+    except Exception as error:  # noqa: BLE001 - told, and the campaign goes on
+        return {
+            "survivors": [],
+            "harmed": [f"the campaign itself: {error!r}"],
+            "seconds": 0.0,
+            "recycled": False,
+        }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,508 @@
+"""What stands behind the ranks of a call: the gate, the guardian, and what is left when it is over."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import secrets
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import spawnx
+from spawnx import backends
+from spawnx.backends.contract import Backend
+from spawnx.guard import Guard
+from spawnx.remote import gate, wire
+from spawnx.remote.rank import LIFELINE, OFF
+from tests import ranks
+from tests.campaigns import orphans
+from tests.support import LONG_S, ROOT, finish, linux_only
+
+pytestmark = linux_only
+
+SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+_IGNORE = "import signal, time; signal.signal(2, signal.SIG_IGN); signal.signal(15, signal.SIG_IGN)"
+DEAF = [sys.executable, "-S", "-c", f"{_IGNORE}; print(flush=True); time.sleep(600)"]
+
+
+@pytest.fixture(params=backends.available())
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """Each backend that works here, in use."""
+    monkeypatch.setenv("SPAWNX_BACKEND", request.param)
+    return backends.named(request.param)
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that sleeps."""
+    with subprocess.Popen(SLEEP) as process:
+        yield process
+        process.kill()
+
+
+def guardian_of_this_process() -> psutil.Process:
+    """The one guardian that there is."""
+    (found,) = [one for one in psutil.Process().children() if "spawnx-guardian" in one.name()]
+    return found
+
+
+def start_staying(count: int = 2, **options: Any) -> Any:
+    """Ranks that stay until they are ended."""
+    return spawnx.start_processes(ranks.stay_as_rank, (), count, join=False, start_method="fork", **options)
+
+
+def end(context: Any) -> None:
+    """End all ranks, and join."""
+    for process in context.processes:
+        process.kill()
+    with contextlib.suppress(spawnx.ProcessExitedException):
+        finish(context)
+    context._join_procs_with_timeout(LONG_S)
+
+
+# Starts the command line that it is given, with its own pid in it, says which pid that has, and sleeps.
+_PARENT = """
+import os, sys, time
+pid = os.posix_spawn(sys.argv[1], [str(os.getpid()) if word == "PARENT" else word for word in sys.argv[1:]], os.environ)
+print(pid, flush=True)
+time.sleep(600)
+"""
+
+
+class Alone:
+    """A guardian by itself, as the child of a process that this test can end."""
+
+    def __init__(self, backend: Backend, folder: Path, grace_ms: int) -> None:
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = backend.guardian_command(theirs.fileno(), 0, grace_ms, str(folder))
+        command[command.index("0")] = "PARENT"
+        self.parent = subprocess.Popen(
+            [sys.executable, "-S", "-c", _PARENT, *command],
+            pass_fds=[theirs.fileno()], stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        theirs.close()
+        assert self.parent.stdout is not None
+        self.process = psutil.Process(int(self.parent.stdout.readline()))
+        self._pidfd = os.pidfd_open(self.process.pid)
+
+    def hold(self, word: bytes, *pids: int) -> int:
+        """Have it hold processes; how many it says."""
+        pidfds = [os.pidfd_open(pid) for pid in pids]
+        socket.send_fds(self.channel, [word], pidfds)
+        for pidfd in pidfds:
+            os.close(pidfd)
+        return int.from_bytes(self.channel.recv(4), sys.byteorder)
+
+    def wait(self) -> None:
+        """Wait until it has ended; its zombie is for the system to reap."""
+        assert select.select([self._pidfd], [], [], LONG_S)[0]
+
+    def close(self) -> None:
+        """End what there is."""
+        self.channel.close()
+        self.parent.kill()
+        self.parent.communicate()
+        self.wait()
+        os.close(self._pidfd)
+
+
+@pytest.fixture
+def alone(backend: Backend, tmp_path: Path) -> Iterator[Alone]:
+    """A guardian with a folder and a grace of 200 ms."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "report").write_bytes(b"")
+    made = Alone(backend, folder, 200)
+    yield made
+    made.close()
+
+
+# The guardian by itself
+
+
+def test_orphans_are_ended_by_the_ladder_and_the_folder_is_removed(
+    alone: Alone, child: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """One that the kernel tells nothing gets SIGINT; one that is deaf gets SIGKILL when the grace is over."""
+    with subprocess.Popen(DEAF, stdout=subprocess.PIPE) as deaf:
+        assert deaf.stdout is not None
+        deaf.stdout.readline()
+        held = alone.hold(wire.HOLD_UNARMED, child.pid, deaf.pid)
+        began = time.monotonic()
+        alone.parent.kill()
+        codes = child.wait(LONG_S), deaf.wait(LONG_S)
+        took = time.monotonic() - began
+    alone.wait()
+
+    assert (2, (-signal.SIGINT, -signal.SIGKILL)) == (held, codes)
+    assert took >= 0.19
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_armed_orphan_is_not_interrupted_twice(alone: Alone, child: subprocess.Popen[bytes]) -> None:
+    """The kernel sends SIGINT; the guardian begins with SIGTERM."""
+    alone.hold(wire.HOLD_ARMED, child.pid)
+    alone.parent.kill()
+
+    assert -signal.SIGTERM == child.wait(LONG_S)
+
+
+def test_program_that_the_supervisor_has_become_is_told_by_the_closed_channel(
+    alone: Alone, child: subprocess.Popen[bytes]
+) -> None:
+    """The kernel sends nothing at an exec, so the guardian interrupts the armed ones as well."""
+    alone.hold(wire.HOLD_ARMED, child.pid)
+    alone.channel.close()
+
+    assert -signal.SIGINT == child.wait(LONG_S)
+    assert alone.parent.poll() is None
+
+
+def test_dismissed_guardian_leaves_all_alone(
+    alone: Alone, child: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """Also if the supervisor ends right after."""
+    alone.hold(wire.HOLD_UNARMED, child.pid)
+    alone.channel.send(wire.DISMISS)
+    alone.channel.close()
+    alone.parent.kill()
+    alone.wait()
+
+    assert child.poll() is None
+    assert [tmp_path / "folder"] == list(tmp_path.iterdir())
+
+
+def test_ranks_announced_right_before_the_end_are_held(alone: Alone, child: subprocess.Popen[bytes]) -> None:
+    """What the supervisor sent is read, also after it has died, and although it has not read an answer."""
+    alone.channel.send(wire.HOLD_ARMED)
+    select.select([alone.channel], [], [])
+    alone.process.suspend()
+    pidfd = os.pidfd_open(child.pid)
+    socket.send_fds(alone.channel, [wire.HOLD_UNARMED], [pidfd])
+    os.close(pidfd)
+    alone.parent.kill()
+    alone.parent.wait()
+    alone.channel.close()
+    alone.process.resume()
+
+    assert -signal.SIGINT == child.wait(LONG_S)
+
+
+def test_guardian_whose_supervisor_is_gone_before_it_starts_ends(backend: Backend, tmp_path: Path) -> None:
+    """The number may be somebody else's by then: here it is that of a process that is no parent."""
+    with subprocess.Popen(SLEEP) as stranger, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as lonely:
+        command = backend.guardian_command(lonely.fileno(), stranger.pid, 100, str(tmp_path / "none"))
+        done = subprocess.run(command, pass_fds=[lonely.fileno()], timeout=LONG_S, check=False)
+        alive = stranger.poll() is None
+        stranger.kill()
+
+    assert (0, True) == (done.returncode, alive)
+
+
+def test_guardian_has_nothing_of_the_supervisors(alone: Alone) -> None:
+    """No stream, no folder, no session; every signal is blocked; and it is little."""
+    alone.hold(wire.HOLD_ARMED)  # it is up
+    pid = alone.process.pid
+    streams = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)}
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    )
+    blocked = int(status["SigBlk"], 16)
+
+    assert ({"/dev/null"}, "/", pid) == (streams, alone.process.cwd(), os.getsid(pid))
+    assert all(blocked >> (signum - 1) & 1 for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    assert "spawnx-guardian" == alone.process.name()
+    assert alone.process.memory_full_info().uss < 8 * 2**20
+
+
+def test_recycled_pid_is_not_signalled(alone: Alone, child: subprocess.Popen[bytes]) -> None:
+    """The process that got a dead rank's number outlives the supervisor of that rank."""
+    last_pid = Path("/proc/sys/kernel/ns_last_pid")
+    if not os.access(last_pid, os.W_OK):
+        pytest.skip("needs the right to choose pids (CAP_CHECKPOINT_RESTORE)")
+    alone.hold(wire.HOLD_UNARMED, child.pid)
+    child.kill()
+    child.wait()
+    for _ in range(100):
+        last_pid.write_text(str(child.pid - 1), encoding="ascii")
+        stranger = subprocess.Popen(SLEEP)
+        if stranger.pid == child.pid:
+            break
+        stranger.kill()
+        stranger.wait()
+    alone.parent.kill()
+    alone.wait()
+    spared = stranger.pid == child.pid and stranger.poll() is None
+    stranger.kill()
+    stranger.wait()
+
+    assert spared
+
+
+# The guardian of a context
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "fork", "forkserver"])
+def test_context_has_one_guardian_and_leaves_none(backend: Backend, start_method: str) -> None:
+    """A process while ranks live; nothing, not even a zombie, when they have been joined."""
+    gate_of_test = ranks.Gate(spawnx.get_context(start_method))
+    context = spawnx.start_processes(ranks.wait_at, (gate_of_test,), 2, join=False, start_method=start_method)
+    gate_of_test.wait_for(2)
+    guardian = guardian_of_this_process()
+    gate_of_test.let(2)
+    finish(context)
+
+    assert not psutil.pid_exists(guardian.pid)
+
+
+def test_failure_that_is_kept_keeps_no_guardian(backend: Backend) -> None:
+    """The context lives on in the traceback of what `join` raised; its guardian does not."""
+    with pytest.raises(spawnx.ProcessExitedException) as raised:
+        spawnx.start_processes(ranks.exit_7, (), 2, start_method="fork")
+
+    assert [] == [one for one in psutil.Process().children() if "spawnx" in one.name()]
+    assert raised.value.__traceback__ is not None
+
+
+def test_killed_guardian_is_replaced_and_the_new_one_holds_the_ranks(backend: Backend) -> None:
+    """`join` notices it, as it would notice a rank's end, and waits on."""
+    context = start_staying()
+    first = guardian_of_this_process()
+    first.kill()
+    returned = context.join(timeout=1)
+    second = guardian_of_this_process()
+    open_in_second = [
+        os.readlink(f"/proc/{second.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{second.pid}/fd")
+    ]
+    end(context)
+
+    assert (False, True) == (returned, first.pid != second.pid)
+    assert 3 == sum("pidfd" in name for name in open_in_second)  # the supervisor and two ranks
+
+
+def test_guardian_that_can_not_be_replaced_is_told(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning; the ranks run on."""
+    context = start_staying()
+    guardian_of_this_process().kill()
+    monkeypatch.setattr(type(backend), "guardian_command", lambda *_: ["/nowhere/guardian"])
+    returned = context.join(timeout=0.5)
+    alive = [process.is_alive() for process in context.processes]
+    end(context)
+
+    assert (False, [True, True]) == (returned, alive)
+    assert 1 == sum("no guardian for these ranks" in record.message for record in caplog.records)
+
+
+def test_stopped_guardian_does_not_hold_up_the_end_for_long(backend: Backend) -> None:
+    """It is ended by the one signal that a stopped process takes."""
+    context = start_staying()
+    guardian_of_this_process().suspend()
+    began = time.monotonic()
+    end(context)
+
+    assert time.monotonic() - began < 10
+
+
+def test_guardian_that_can_not_be_started_is_told_and_ranks_keep_sigkill(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The call goes on."""
+    monkeypatch.setattr(type(backend), "guardian_command", lambda *_: ["/nowhere/guardian"])
+    queue = spawnx.get_context("fork").SimpleQueue()
+    spawnx.start_processes(ranks.put_death_signal, (queue,), 1, start_method="fork")
+    signum = queue.get()
+    queue.close()
+
+    assert signal.SIGKILL == signum
+    assert 1 == sum("no guardian for these ranks" in record.message for record in caplog.records)
+
+
+def test_off_starts_no_guardian_and_leaves_it_to_the_kernel(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the reference: SIGINT."""
+    monkeypatch.setenv("SPAWNX_ORPHAN_GRACE", "off")
+    queue = spawnx.get_context("fork").SimpleQueue()
+    spawnx.start_processes(ranks.put_death_signal, (queue,), 1, start_method="fork")
+    signum = queue.get()
+    queue.close()
+    guard = Guard(backend)
+    guard.close()
+
+    assert (OFF, signal.SIGINT) == (guard.kind, signum)
+
+
+def test_forked_child_of_the_users_keeps_nothing_of_the_guard_open(backend: Backend) -> None:
+    """Or the guardian would not be told that the supervisor has become another program."""
+    context = start_staying()
+    gates = {fd for fd in os.listdir("/proc/self/fd") if _is_ours(f"/proc/self/fd/{fd}")}
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        kept = [fd for fd in gates if _is_ours(f"/proc/self/fd/{fd}")]
+        os.write(write, bytes([len(kept)]))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    kept = os.read(read, 1)
+    os.close(read)
+    os.close(write)
+    end(context)
+
+    assert (2, b"\0") == (len(gates), kept)
+
+
+def _is_ours(path: str) -> bool:
+    """Whether an fd is the gate of a context, or a socket."""
+    with contextlib.suppress(OSError):
+        name = os.readlink(path)
+        return name.endswith("/gate") or (name.startswith("socket:") and _is_seqpacket(int(Path(path).name)))
+    return False
+
+
+def _is_seqpacket(fd: int) -> bool:
+    with socket.socket(fileno=os.dup(fd)) as copy:
+        return copy.type == socket.SOCK_SEQPACKET
+
+
+def test_context_that_nobody_joins_gives_its_guardian_back(backend: Backend) -> None:
+    """When the last Process of it is forgotten."""
+    context = spawnx.start_processes(ranks.nothing, (), 2, join=False, start_method="fork")
+    assert context is not None
+    for process in context.processes:
+        process.join()
+    guardian = guardian_of_this_process()
+    del context, process
+    gc.collect()
+
+    assert not psutil.pid_exists(guardian.pid)
+
+
+def test_more_ranks_than_one_message_carries_are_all_held(backend: Backend) -> None:
+    """In several messages, under a soft limit that is the least."""
+    count = wire.MAX_SENT + 20
+    context = start_staying(count)
+    guardian = guardian_of_this_process()
+    held = sum(
+        "pidfd" in os.readlink(f"/proc/{guardian.pid}/fd/{fd}")
+        for fd in os.listdir(f"/proc/{guardian.pid}/fd")
+    )
+    end(context)
+
+    assert count + 1 == held
+
+
+# The gate
+
+
+def test_rank_whose_supervisor_is_gone_does_not_pass(tmp_path: Path) -> None:
+    """The end of the file is told, also to who comes later, and where the folder has been removed."""
+    fd = gate.make(str(tmp_path))
+    gate.let(fd, 2, gate.HELD)
+    passed = gate.wait(str(tmp_path)), gate.wait(str(tmp_path))
+    os.close(fd)
+    late = gate.wait(str(tmp_path))
+    (tmp_path / "gate").unlink()
+
+    assert ((gate.HELD, gate.HELD), b"", b"") == (passed, late, gate.wait(str(tmp_path)))
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "fork"])
+def test_no_rank_runs_user_code_before_all_exist(
+    backend: Backend, start_method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The last rank can't be started: those before it have not written a line."""
+    done = tmp_path / "done"
+    calls = 0
+    owner, name = (os, "fork") if start_method == "fork" else (type(backend), "launch")
+    create = getattr(owner, name)
+
+    def fail(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4 + (start_method == "spawn"):
+            time.sleep(0.3)  # what the others would need
+            raise BlockingIOError(11, "no more")
+        return create(*args)
+
+    monkeypatch.setattr(owner, name, fail)
+    with pytest.raises(OSError, match="rank 3 of 4"):
+        spawnx.start_processes(ranks.do, (ranks.touch, str(done)), 4, start_method=start_method)
+
+    assert not done.exists()
+
+
+# Other systems
+
+
+def test_lifeline_ends_a_rank_whose_supervisor_is_killed(tmp_path: Path) -> None:
+    """Where there are no pidfds, a thread in each rank does it."""
+    source = """
+        import os, signal, sys, time
+        import spawnx
+        from spawnx.backends.python import PythonBackend
+        from tests import ranks
+
+        PythonBackend.has_pidfd = lambda self: False
+        if __name__ == "__main__":
+            context = spawnx.start_processes(
+                ranks.stay_deaf, (), 2, join=False, start_method="spawn"
+            )
+            print(context.processes[0].guard.kind, *context.pids(), flush=True)
+            time.sleep(600)
+    """
+    path = tmp_path / "program.py"
+    path.write_text(textwrap.dedent(source), encoding="utf-8")
+    environment = {
+        **os.environ,
+        "SPAWNX_BACKEND": "python",
+        "SPAWNX_ORPHAN_GRACE": "0.5",
+        "PYTHONPATH": str(ROOT),
+    }
+    with subprocess.Popen(
+        [sys.executable, str(path)], env=environment, stdout=subprocess.PIPE, text=True
+    ) as supervisor:
+        assert supervisor.stdout is not None
+        kind, *pids = supervisor.stdout.readline().split()
+        supervisor.kill()
+        pidfds = [pidfd for pid in map(int, pids) if (pidfd := _opened(pid)) is not None]
+        for pidfd in pidfds:
+            ended, _, _ = select.select([pidfd], [], [], LONG_S)
+            assert ended
+            os.close(pidfd)
+    for folder in Path(os.environ["TMPDIR"]).glob("spawnx-*"):  # a guardian would have removed it
+        shutil.rmtree(folder)
+
+    assert LIFELINE == kind
+
+
+def _opened(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+
+
+# All of it
+
+
+def test_campaign_of_random_ends_leaves_nobody_and_harms_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    """The short form of `python -m tests.campaigns.orphans`."""
+    seed = secrets.randbelow(2**32)
+    good = orphans.campaign(40, seed, 3)
+
+    assert good, f"seed {seed}:\n{capsys.readouterr().out}"
