@@ -13,9 +13,7 @@ import importlib
 import mmap
 import multiprocessing
 import os
-import shutil
 import struct
-import tempfile
 import time
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any, Protocol
 
 from benchmarks import harness, limit
 from spawnx import backends, launchers
+from spawnx.guard import Guard
 
 _STAMP = struct.Struct("d")
 
@@ -210,17 +209,19 @@ class Waited:
 
     def __init__(self, method: str, ranks: int, args: tuple[Any, ...]) -> None:
         """Start them."""
-        self._folder = tempfile.mkdtemp()
         backend, _ = backends.choose()
+        self._guard = Guard(backend)
         order = launchers.Order(
             pass_gate,
             args,
             daemon=False,
             start_method=method,
-            report_paths=[str(Path(self._folder, str(rank))) for rank in range(ranks)],
+            report_paths=[str(Path(self._guard.folder, str(rank))) for rank in range(ranks)],
             backend=backend,
+            guard=self._guard,
         )
         self._processes = launchers.launch(launchers.choose(method, backend)[0], order)
+        self._guard.let_in(self._processes)
         self._limit = limit.Limit([process.pid or 0 for process in self._processes])
 
     def join_one(self) -> None:
@@ -233,13 +234,13 @@ class Waited:
 
     def check(self) -> None:
         """See `Ranks`. Checked when joined."""
-        shutil.rmtree(self._folder)
+        self._guard.close()
 
     def join_failed(self) -> None:
         """See `Ranks`."""
         self._limit.end_all()
-        assert os.listdir(self._folder)  # noqa: PTH208 - no more work than need be: it is timed
-        shutil.rmtree(self._folder)
+        assert len(os.listdir(self._guard.folder)) > 1  # noqa: PTH208 - no more work than need be: it is timed
+        self._guard.close()
 
 
 def _of_context(package: str) -> Any:

@@ -55,8 +55,11 @@ def _fork_all(
     parent = supervisor if held.in_lasting_thread() else None
     if parent is not None:
         order.backend.load()
+    protection = remote.Protection(order.guard.kind, order.guard.grace, order.backend.name, parent)
     for rank in ranks:
         rank.armed = parent is not None
+        # The gate comes in `Rank.run`: what multiprocessing does before is done while others are still forked.
+        rank.protection = protection if order.guard.kind == remote.GUARDIAN else None
     for i, rank in enumerate(ranks):
         # Not `pids.append(os.fork())`: another thread may take a signal that we block, and Python would run its
         # handler in this one between the two calls. The pid would be lost with the KeyboardInterrupt. Inside of
@@ -74,8 +77,6 @@ def _be_rank(
     try:
         if parent is not None:
             remote.arm_or_leave(order.backend, order.first_death_signal, parent)
-        if order.guard.kind == remote.GUARDIAN:
-            remote.pass_gate(order.guard.folder, order.backend, parent)
         # Not signal.pthread_sigmask: it would make enums of all signals, 0.1 ms in each of a thousand ranks.
         _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         mp_private.begin_forked()

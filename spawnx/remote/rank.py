@@ -208,11 +208,11 @@ class Rank(BaseProcess):
         """
         from spawnx.remote import report
 
-        if self.protection is not None:
-            self.protection.begin(os.path.dirname(self._report_path))
-        _boot_reporter.remove()
         stage = report.UNPICKLE
         try:
+            if self.protection is not None:
+                self.protection.begin(os.path.dirname(self._report_path))
+            _boot_reporter.remove()
             fn, args = self._call.take()
             del self._call  # a payload need not live as long as the rank
             stage = report.RUN
