@@ -1,8 +1,7 @@
 """What does `import spawnx` cost, alone, and in a rank beyond `import multiprocessing.spawn`?
 
 `alone` is what a program pays. `in-a-rank` is all that a fresh rank of the start method spawn imports because of us,
-by launcher, and the call that begins it, which arms its death signal (the native backend has done so before the exec)
-and loads what that needs. Each is timed in a bare interpreter, once by the clocks and once by `-X importtime`, which
+by launcher, and the call by which it arms its death signal when it has passed the gate, with what that needs. Each is timed in a bare interpreter, once by the clocks and once by `-X importtime`, which
 has a cost of its own and leaves out what is no import. The floor is an empty module; `stdlib` and `torch` are what a
 program imports without us. In a forked rank, only what it imports is counted: nothing.
 """
@@ -28,7 +27,8 @@ from spawnx import backends
 # Case -> (what is loaded before, what is timed).
 SPAWN = "import multiprocessing.spawn, os"
 BEGIN = (
-    "import spawnx.remote.rank, spawnx.remote.report; spawnx.remote.rank.begin('', '', {backend!r}, {parent})"
+    "import spawnx.remote.rank, spawnx.remote.report, spawnx.remote.gate; "
+    "spawnx.remote.rank.Protection('off', 0, {backend!r}, os.getppid()).arm(2)"
 )
 CODE = {
     "import/floor/alone": ("", "import empty"),
@@ -39,11 +39,8 @@ CODE = {
     "import/floor/in-a-rank/stdlib": (SPAWN, "import empty"),
 }
 for _name in backends.available():
-    _armed = BEGIN.format(backend=_name, parent="os.getppid()")
-    _exec = "import spawnx.mp_private; " + (
-        BEGIN.format(backend="", parent=None) if _name == "native" else _armed
-    )
-    CODE[f"import/{_name}/in-a-rank/exec"] = SPAWN, _exec
+    _armed = BEGIN.format(backend=_name)
+    CODE[f"import/{_name}/in-a-rank/exec"] = SPAWN, f"import spawnx.mp_private; {_armed}"
     CODE[f"import/{_name}/in-a-rank/stdlib"] = SPAWN, _armed
     CODE[f"import/{_name}/in-a-rank/fork"] = "", ""
 FROM_HERE = "timed from here"
