@@ -1,9 +1,10 @@
 """What does `import spawnx` cost, alone, and in a rank beyond `import multiprocessing.spawn`?
 
 `alone` is what a program pays. `in-a-rank` is all that a fresh rank of the start method spawn imports because of us,
-by launcher, and the call by which it arms its death signal when it has passed the gate, with what that needs. Each is timed in a bare interpreter, once by the clocks and once by `-X importtime`, which
-has a cost of its own and leaves out what is no import. The floor is an empty module; `stdlib` and `torch` are what a
-program imports without us. In a forked rank, only what it imports is counted: nothing.
+by launcher, and the call by which it arms its death signal when it has passed the gate, with what that needs. Each is
+timed in a bare interpreter, once by the clocks and once by `-X importtime`, which has a cost of its own and leaves out
+what is no import. The floor is an empty module; `stdlib` and `torch` are what a program imports without us. In a forked
+rank, only what it imports is counted: nothing.
 """
 
 from __future__ import annotations
