@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,7 +113,8 @@ def analyze(session: nox.Session) -> None:
     """The C core read by clang-tidy, cppcheck and gcc's analyzer."""
     session.install("-e", ".[analyze]")
     sources = sorted(map(str, Path("csrc").glob("*.c")))
-    session.run("clang-tidy", "--quiet", *sources, "--", "-Icsrc", *WARNINGS)
+    python = f"-isystem{sysconfig.get_path('include')}"
+    session.run("clang-tidy", "--quiet", *sources, "--", "-Icsrc", python, *WARNINGS)
     # Unused members: the kernel's structs are what they are.
     checks = [
         "--enable=warning,style,performance,portability",
@@ -124,7 +126,17 @@ def analyze(session: nox.Session) -> None:
         session.skip("there is no gcc to analyze with; clang-tidy and cppcheck found nothing")
     for source in sources:
         session.run(
-            "gcc", "-fanalyzer", "-O2", "-Icsrc", *WARNINGS, "-c", source, "-o", "/dev/null", external=True
+            "gcc",
+            "-fanalyzer",
+            "-O2",
+            "-Icsrc",
+            python,
+            *WARNINGS,
+            "-c",
+            source,
+            "-o",
+            "/dev/null",
+            external=True,
         )
 
 

@@ -99,7 +99,10 @@ class BuildCore(build_ext):
             GUARDIAN, output_dir=self.build_temp, include_dirs=["csrc"], extra_postargs=flags()
         )
         folder = Path(self.get_ext_fullpath("spawnx.backends._native")).parent
-        self.compiler.link_executable(objects, "spawnx-guardian", output_dir=str(folder))
+        flags_of_linker = shlex.split(os.environ.get("LDFLAGS", ""))
+        self.compiler.link_executable(
+            objects, "spawnx-guardian", output_dir=str(folder), extra_postargs=flags_of_linker
+        )
 
 
 def core() -> Any:

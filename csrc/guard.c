@@ -3,7 +3,6 @@
 #include "internal.h"
 
 #include <poll.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -61,11 +60,9 @@ static int hold_all(struct held *held, struct msghdr *message, int kind)
 
     if (part == NULL || part->cmsg_type != SCM_RIGHTS)
         return 0;
-    for (size_t i = 0; i < (part->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
-        int pidfd;
-        memcpy(&pidfd, CMSG_DATA(part) + i * sizeof pidfd, sizeof pidfd);
-        n += hold(held, pidfd, kind);
-    }
+    const int *pidfds = (const int *)(const void *)CMSG_DATA(part);
+    for (size_t i = 0; i < (part->cmsg_len - CMSG_LEN(0)) / sizeof *pidfds; i++)
+        n += hold(held, pidfds[i], kind);
     return n;
 }
 
@@ -79,7 +76,11 @@ static int listen_once(struct held *held)
     } fds;
     struct iovec text = {.iov_base = &word, .iov_len = 1};
     struct msghdr message = {
-        .msg_iov = &text, .msg_iovlen = 1, .msg_control = &fds, .msg_controllen = sizeof fds};
+        .msg_iov = &text,
+        .msg_iovlen = 1,
+        .msg_control = &fds,
+        .msg_controllen = sizeof fds,
+    };
     ssize_t size;
 
     do
@@ -91,9 +92,9 @@ static int listen_once(struct held *held)
         held->owner_gone = 1;
     if (size == 0)
         return 0;
+    /* Told once, before what was sent is read: it left answers of ours unread. */
     if (size < 0)
-        return errno ==
-               ECONNRESET; /* told once, before what was sent is read: it left answers of ours unread */
+        return errno == ECONNRESET;
     if (word == SPX_DISMISS)
         held->dismissed = 1;
     if (word == SPX_HOLD_ARMED || word == SPX_HOLD_UNARMED) {
@@ -136,7 +137,7 @@ static long now_ms(void)
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return (now.tv_sec * 1000) + (now.tv_nsec / 1000000);
 }
 
 /* Wait up to `ms` for the ranks to end. */

@@ -34,12 +34,13 @@ static void withdraw(void)
 static void remove_folder(const char *path)
 {
     DIR *folder = opendir(path);
-    struct dirent *entry;
+    const struct dirent *entry;
 
     if (folder == NULL)
         return;
-    while ((entry = readdir(folder)) != NULL)
-        unlinkat(dirfd(folder), entry->d_name, 0); /* not . and .. */
+    int fd = dirfd(folder);
+    while (fd >= 0 && (entry = readdir(folder)) != NULL)
+        unlinkat(fd, entry->d_name, 0); /* not . and .. */
     closedir(folder);
     rmdir(path);
 }
@@ -52,6 +53,11 @@ static int pidfd_of_parent(int pid)
     return getppid() == pid ? pidfd : -1;
 }
 
+static int number(const char *text)
+{
+    return (int)strtol(text, NULL, 10);
+}
+
 /* spawnx-guardian CHANNEL SUPERVISOR GRACE_MS FOLDER: an fd, the parent's pid, how long its orphans may live, and what
  * is removed after them. */
 int main(int argc, char **argv)
@@ -60,9 +66,9 @@ int main(int argc, char **argv)
         return 2;
     withdraw();
     struct spx_guard what = {
-        .channel = atoi(argv[1]),
-        .supervisor = pidfd_of_parent(atoi(argv[2])),
-        .grace_ms = atoi(argv[3]),
+        .channel = number(argv[1]),
+        .supervisor = pidfd_of_parent(number(argv[2])),
+        .grace_ms = number(argv[3]),
     };
     if (spx_guard(&what) == SPX_ORPHAN)
         remove_folder(argv[4]);

@@ -3,7 +3,9 @@
 #ifndef SPX_INTERNAL_H
 #define SPX_INTERNAL_H
 
+#ifndef _GNU_SOURCE /* Python.h has it */
 #define _GNU_SOURCE
+#endif
 
 #include <errno.h>
 #include <signal.h>

@@ -10,7 +10,7 @@
 
 enum {
     /* What the library and this header must agree on. Raised with every change of this file. */
-    SPX_ABI = 3,
+    SPX_ABI = 4,
     /* spx_arm: the parent was dead already. */
     SPX_ORPHAN = 1,
     /* spx_peek and struct spx_seen: somebody else has reaped the child, and the kernel doesn't tell its exit code. */
@@ -108,6 +108,27 @@ struct spx_launch {
  * The pidfd of the new child, its pid in *ret_pid. -errno also if a kept fd isn't open (-EBADF), or the exec failed:
  * then no child is left. */
 int spx_launch(const struct spx_launch *what, int *ret_pid);
+
+/* What spx_clone_siblings is to make. */
+struct spx_clone {
+    int n;            /* how many */
+    int parent;       /* the supervisor's pid: who finds another parent leaves */
+    int death_signal; /* sent to each clone when the thread that created the caller ends; armed as its first act */
+    int *pids; /* n places in shared memory: each clone's pid is there before it runs (CLONE_PARENT_SETTID) */
+};
+
+enum {
+    /* In `pids`: the clone became a child of its template, and has left. */
+    SPX_NO_SIBLING = -1,
+};
+
+/* Clone the calling process, which must have one thread, into children of its own parent (CLONE_PARENT; clone3, Linux
+ * 5.3). Python's fork functions are run, libc's fork handlers are not; libc's tid and robust list are renewed (glibc
+ * only).
+ *
+ * In the caller 0; in each clone its position plus 1. -errno from the first one that failed on: those before are in
+ * `pids`. -EBUSY: there are more threads. -ENOTSUP: this libc can't be renewed. */
+int spx_clone_siblings(const struct spx_clone *what);
 
 /* What a supervisor says to its guardian, in one byte each, over a SOCK_SEQPACKET socket (unix(7)). */
 enum {

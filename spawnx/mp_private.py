@@ -127,7 +127,7 @@ def launch_program(program: Program) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def interpreter_command(module: str, function: str, **arguments: object) -> list[str]:
+def interpreter_command(module: str, function: str, /, **arguments: object) -> list[str]:
     """The command line of a fresh interpreter, with the flags and options of this one, that makes a call.
 
     `sys.path` is set at once, as it will be again when the preparation data has been read: what we import before, and
@@ -271,11 +271,17 @@ class WatchedReducers:
 # -- in a fresh interpreter of our own launching -------------------------------------------------------------
 
 
-def receive(message: bytes, name: str, tracker: int) -> Any:
-    """Become what multiprocessing's spawned child is: use the resource tracker, import the main module, unpickle."""
-    from multiprocessing import resource_tracker, spawn
+def use_resource_tracker(fd: int) -> None:
+    """Use the resource tracker that the supervisor has, by the fd that it has handed over."""
+    from multiprocessing import resource_tracker
 
-    resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]
+    resource_tracker._resource_tracker._fd = fd  # type: ignore[attr-defined]
+
+
+def receive(message: bytes, name: str) -> Any:
+    """Become what multiprocessing's spawned child is: import the main module, unpickle."""
+    from multiprocessing import spawn
+
     current: Any = multiprocessing.process.current_process()
     file = io.BytesIO(message)
     current._inheriting = True

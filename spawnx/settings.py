@@ -88,10 +88,53 @@ BACKEND = Choice(
 )
 LAUNCHER = Choice(
     "SPAWNX_LAUNCHER",
-    ("auto", "stdlib"),
-    "how ranks come into being; `stdlib` is multiprocessing.Process, the first thing to try when something is odd",
+    ("auto", "clone", "exec", "stdlib"),
+    "how ranks come into being; `clone` and `exec` are ways to serve start_method=spawn; `stdlib` is"
+    " multiprocessing.Process, the first thing to try when something is odd",
 )
 
+
+class Modules:
+    """A variable that takes names of modules, or one of a few words.
+
+    Attributes:
+        name: the variable.
+        choices: the words; the first one is the default.
+        meaning: what it decides, in one sentence.
+    """
+
+    __slots__ = ("choices", "meaning", "name")
+
+    def __init__(self, name: str, choices: tuple[str, ...], meaning: str) -> None:
+        self.name = name
+        self.choices = choices
+        self.meaning = meaning
+
+    def read(self) -> str | tuple[str, ...]:
+        """`auto`, or the names in force now; none for `off`.
+
+        Raises:
+            ValueError: there is something that can't be the name of a module; the text names the variable.
+        """
+        text = os.environ.get(self.name, "").strip() or self.choices[0]
+        if text.lower() == "auto":
+            return "auto"
+        if text.lower() == "off":
+            return ()
+        names = tuple(name.strip() for name in text.split(","))
+        for name in names:
+            if not all(part.isidentifier() for part in name.split(".")):
+                msg = f"{self.name}: {name!r} is no module's name: set it to such, with commas in between, auto or off"
+                raise ValueError(msg)
+        return names
+
+
+PRELOAD = Modules(
+    "SPAWNX_PRELOAD",
+    ("auto", "off"),
+    "what is imported once, before ranks are cloned, instead of once in each: `auto` is torch and numpy where the"
+    " supervisor has imported them, and what the main module uses of the standard library; or names of modules",
+)
 ORPHAN_GRACE = Seconds(
     "SPAWNX_ORPHAN_GRACE",
     10.0,
@@ -99,4 +142,4 @@ ORPHAN_GRACE = Seconds(
     " SIGKILL at its end; `off` leaves it to SIGINT by the kernel, as torch has it",
 )
 
-ALL = (BACKEND, LAUNCHER, ORPHAN_GRACE)
+ALL = (BACKEND, LAUNCHER, PRELOAD, ORPHAN_GRACE)

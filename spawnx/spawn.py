@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 
-from spawnx import backends, launchers
+from spawnx import backends, launchers, settings
 from spawnx.context import ProcessContext, SpawnContext
 from spawnx.errors import ProcessException, ProcessExitedException, ProcessRaisedException
 from spawnx.guard import Guard
@@ -41,6 +41,8 @@ def spawn(
     join: bool = True,  # noqa: FBT001, FBT002 - the reference's signature
     daemon: bool = False,  # noqa: FBT001, FBT002
     start_method: str = "spawn",
+    *,
+    preload: str | Iterable[str] = "auto",
 ) -> ProcessContext | None:
     """Start `nprocs` ranks that run `fn(rank, *args)`, each in a fresh interpreter.
 
@@ -53,6 +55,7 @@ def spawn(
         join: wait for all ranks.
         daemon: the ranks' daemon flag: daemonic ones are terminated when the supervisor exits, and have no children.
         start_method: deprecated, always "spawn"; see `start_processes` for others.
+        preload: see `start_processes`.
 
     Returns:
         None if `join`, else the `ProcessContext`.
@@ -70,7 +73,7 @@ def spawn(
             " spawnx.start_processes(...)"
         )
         warnings.warn(msg, FutureWarning, stacklevel=2)
-    return start_processes(fn, args, nprocs, join, daemon, start_method="spawn")
+    return start_processes(fn, args, nprocs, join, daemon, start_method="spawn", preload=preload)
 
 
 def start_processes(
@@ -82,6 +85,7 @@ def start_processes(
     start_method: str | None = "spawn",
     *,
     numa_options: object = None,
+    preload: str | Iterable[str] = "auto",
 ) -> ProcessContext | None:
     """Start `nprocs` ranks that run `fn(rank, *args)`, by any start method. See `spawn`.
 
@@ -93,6 +97,10 @@ def start_processes(
         daemon: the ranks' daemon flag.
         start_method: "spawn", "fork" or "forkserver", where the platform has it; None is multiprocessing's default.
         numa_options: only None: torch's callers of 2025 pass it.
+        preload: what is imported once, before ranks are cloned (start method "spawn" on Linux), instead of once in
+            each: names of modules, none by `()`. "auto" is what `SPAWNX_PRELOAD` says, and where that says nothing,
+            torch and numpy if they are imported here, and what the main module and that of `fn` use of the standard
+            library. A module that starts threads or opens files when it is imported is not preloaded, with a warning.
 
     Returns:
         None if `join`, else the `ProcessContext`.
@@ -105,7 +113,12 @@ def start_processes(
         raise TypeError(msg)
     _check_callable(fn)
     context = _start(
-        fn, _checked_args(args), _checked_nprocs(nprocs), daemon=daemon, start_method=start_method
+        fn,
+        _checked_args(args),
+        _checked_nprocs(nprocs),
+        daemon=daemon,
+        start_method=start_method,
+        preload=_checked_preload(preload),
     )
     if not join:
         return context
@@ -114,7 +127,13 @@ def start_processes(
 
 
 def _start(
-    fn: Callable[..., object], args: tuple[Any, ...], nprocs: int, *, daemon: bool, start_method: str | None
+    fn: Callable[..., object],
+    args: tuple[Any, ...],
+    nprocs: int,
+    *,
+    daemon: bool,
+    start_method: str | None,
+    preload: str | tuple[str, ...],
 ) -> ProcessContext:
     method = multiprocessing.get_context(start_method).get_start_method()
     backend, _ = backends.choose()
@@ -126,7 +145,14 @@ def _start(
     try:
         paths = [os.path.join(guard.folder, f"{rank}.pickle") for rank in range(nprocs)]
         order = launchers.Order(
-            fn, args, daemon=daemon, start_method=method, report_paths=paths, backend=backend, guard=guard
+            fn,
+            args,
+            daemon=daemon,
+            start_method=method,
+            report_paths=paths,
+            backend=backend,
+            guard=guard,
+            preload=preload,
         )
         processes = launchers.launch(launcher, order)
         try:
@@ -173,6 +199,16 @@ def _checked_nprocs(nprocs: SupportsIndex) -> int:
     except TypeError:
         msg = f"nprocs must be an integer, the number of ranks; got {nprocs!r}"
         raise TypeError(msg) from None
+
+
+def _checked_preload(preload: str | Iterable[str]) -> str | tuple[str, ...]:
+    if preload == "auto":
+        return settings.PRELOAD.read()
+    names = None if isinstance(preload, str) else tuple(preload)
+    if names is None or not all(isinstance(name, str) for name in names):
+        msg = f"preload must be names of modules, such as preload=['torch'], () for none, or 'auto'; got {preload!r}"
+        raise TypeError(msg)
+    return names
 
 
 def _tell_launcher(launcher: str, method: str, why: str) -> None:

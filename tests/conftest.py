@@ -53,8 +53,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every test that asks for `impl` on each backend that works here and on the reference.
 
-    With `start_method`, on every start method of this platform. The reference by "spawn" imports torch once per rank:
-    it is asked where that may make a difference. By "forkserver" it pickles, too.
+    With `start_method`, on every start method of this platform, and on the clone launcher. The reference by "spawn"
+    imports torch once per rank: it is asked where that may make a difference. By "forkserver" it pickles, too.
     """
     names = [*backends.available(), *(["torch"] if HAS_TORCH else [])]
     given = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
@@ -66,6 +66,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for method in START_METHODS
             if not (dear and (name, method) == ("torch", "spawn"))
         ]
+        if "native" in names:
+            pairs.append(("clone", "spawn"))
         metafunc.parametrize(("impl", "start_method"), pairs, indirect=["impl"])
     elif "impl" in metafunc.fixturenames:
         metafunc.parametrize("impl", names, indirect=True)
@@ -89,7 +91,10 @@ def _is_torch(item: pytest.Item) -> bool:
 def impl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Impl:
     """The implementation under test; ranks find the choice in their environment."""
     chosen = Impl(request.param)
-    if not chosen.is_torch:
+    if chosen.name == "clone":
+        monkeypatch.setenv("SPAWNX_BACKEND", "native")
+        monkeypatch.setenv("SPAWNX_LAUNCHER", "clone")
+    elif not chosen.is_torch:
         monkeypatch.setenv("SPAWNX_BACKEND", chosen.name)
     return chosen
 

@@ -345,6 +345,103 @@ def stay_deaf(rank: int) -> None:
     stay()
 
 
+class Registered:
+    """An argument for which a test registers a reducer, as libraries do that share something."""
+
+
+def rebuild_registered() -> Registered:
+    """Make one again."""
+    return Registered()
+
+
+def take_argument(rank: int, _argument: Any) -> None:
+    """Take an argument."""
+
+
+def kill_self(rank: int) -> None:
+    """Die by SIGKILL."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def put_thread_numbers(rank: int, queue: Any) -> None:
+    """Say whether libc and Python know this thread by the kernel's number of it."""
+    import ctypes
+
+    number = ctypes.c_void_p()
+    ctypes.CDLL(None).prctl(40, ctypes.byref(number), 0, 0, 0)  # PR_GET_TID_ADDRESS
+    in_libc = ctypes.c_int.from_address(number.value or 0).value
+    queue.put((in_libc == os.getpid(), threading.main_thread().native_id == os.getpid()))
+
+
+def put_fds(rank: int, queue: Any) -> None:
+    """Say what is open."""
+    kinds = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            kinds.append(os.readlink(f"/proc/self/fd/{fd}").partition(":")[0])
+        except OSError:
+            continue  # the folder that is listed
+    queue.put(sorted(kind for kind in kinds if not kind.startswith("/proc")))
+
+
+def put_what_works(rank: int, queue: Any) -> None:
+    """Do what processes do, and say what came of it."""
+    import asyncio
+    import subprocess
+    from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+    works = []
+    with ThreadPoolExecutor(2) as threads:
+        works += threads.map(str, ["thread"])
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        works += pool.map(str, ["pool"])
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as processes:
+        works += processes.map(str, ["process pool"])
+    works.append(
+        subprocess.run(["echo", "subprocess"], capture_output=True, text=True, check=True).stdout.strip()
+    )
+
+    async def task() -> str:
+        await asyncio.sleep(0)
+        return "task"
+
+    works.append(asyncio.run(task()))
+    pid = os.fork()
+    if pid == 0:
+        os._exit(7)
+    works += ["forked"] * (os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7)
+    queue.put(sorted(works))
+
+
+def put_random_draws(rank: int, queue: Any) -> None:
+    """Draw by everything that the standard library draws by; say whether it was imported before."""
+    already = "ssl" in sys.modules and "uuid" in sys.modules
+    import random
+    import secrets
+    import ssl
+    import tempfile
+    import uuid
+
+    name = next(tempfile._get_candidate_names())
+    queue.put(
+        (
+            already,
+            random.random(),  # noqa: S311 - whether they differ is the question
+            secrets.token_hex(8),
+            ssl.RAND_bytes(8),
+            uuid.uuid4().hex,
+            name,
+        )
+    )
+
+
+def put_torch_draws(rank: int, queue: Any) -> None:
+    """Draw by the global generators of numpy and torch; say whether they were imported before."""
+    already = "torch" in sys.modules and "numpy" in sys.modules
+    np, torch = importlib.import_module("numpy"), importlib.import_module("torch")
+    queue.put((already, float(np.random.random()), float(torch.rand(1, dtype=torch.float64))))
+
+
 def put_environment(rank: int, queue: Any, name: str) -> None:
     """Say what a variable of the environment is in this rank."""
     queue.put((rank, os.environ.get(name)))

@@ -12,6 +12,7 @@ from spawnx.backends.contract import LOST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Sequence
 
     from spawnx.backends.contract import Program, Seen, Watch
@@ -120,6 +121,35 @@ class NativeBackend:
     def open_watch(self) -> Watch:
         """See the contract."""
         return NativeWatch()
+
+
+def clone_siblings(memory: mmap.mmap, pids_at: int, count: int, parent: int, death_signal: int) -> int:
+    """Clone this process into `count` children of its parent: 0 here, the position plus 1 in each of them.
+
+    Args:
+        memory: shared; each clone's pid is written there, from the byte `pids_at` on.
+        pids_at: where.
+        count: how many.
+        parent: the pid of this process's parent.
+        death_signal: what the kernel sends each when the thread that created this process ends.
+
+    Raises:
+        OSError: the first clone that could not be made could not; those before it are in `memory`.
+    """
+    whole = ffi.from_buffer("char[]", memory)
+    what = ffi.new(
+        "struct spx_clone *",
+        {
+            "n": count,
+            "parent": parent,
+            "death_signal": death_signal,
+            "pids": ffi.cast("int *", whole + pids_at),
+        },
+    )
+    try:
+        return _checked(lib.spx_clone_siblings(what))
+    finally:
+        ffi.release(whole)
 
 
 class NativeWatch:

@@ -33,9 +33,10 @@ class Order:
         report_paths: one for each rank.
         backend: by which ranks arm themselves and are held.
         guard: what stands behind the ranks.
+        preload: what a template imports before it is cloned; "auto", or names of modules.
     """
 
-    __slots__ = ("args", "backend", "daemon", "fn", "guard", "report_paths", "start_method")
+    __slots__ = ("args", "backend", "daemon", "fn", "guard", "preload", "report_paths", "start_method")
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Order:
         report_paths: Sequence[str],
         backend: Backend,
         guard: Guard,
+        preload: str | tuple[str, ...] = (),
     ) -> None:
         self.fn = fn
         self.args = args
@@ -55,6 +57,7 @@ class Order:
         self.report_paths = report_paths
         self.backend = backend
         self.guard = guard
+        self.preload = preload
 
     @property
     def first_death_signal(self) -> int:
@@ -93,6 +96,10 @@ def choose(start_method: str, backend: Backend) -> tuple[Launcher, str]:
         from spawnx.launchers import fork
 
         return fork.ForkLauncher(), "pidfds hold forked ranks"
+    if wanted == "clone" and backend.name == "native":
+        from spawnx.launchers import clone
+
+        return clone.CloneLauncher(), f"{settings.LAUNCHER.name}={wanted}"
     from spawnx.launchers import exec as exec_
 
     return exec_.ExecLauncher(), "pidfds hold fresh interpreters"

@@ -7,17 +7,16 @@ piped to each; the death signal is armed before the exec (by the native backend)
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import signal
 import stat
-from multiprocessing import reduction
 
 from spawnx import mp_private
 from spawnx.backends.contract import Program
 from spawnx.launchers import held
+from spawnx.launchers.message import Messages
 from spawnx.launchers.thread import launch_in_thread
-from spawnx.payload import Payloads, to_memory
+from spawnx.payload import Payloads
 from spawnx.remote.rank import GUARDIAN
 
 TYPE_CHECKING = False
@@ -40,10 +39,17 @@ class ExecLauncher:
         for rank in ranks:
             mp_private.check_may_start(rank)
         payloads = Payloads(order.fn, order.args, "spawn")
-        messages = _Messages(order, payloads)
+        try:
+            self.start_with(payloads, order, ranks)
+        finally:
+            payloads.close()
+
+    def start_with(self, payloads: Payloads, order: Order, ranks: Sequence[RankProcess]) -> None:
+        """The same, with payloads that the caller has made and closes."""
+        messages = Messages(order, payloads)
         # What a child has from the thread that creates it, it is to have from the caller's.
         mask, affinity = signal.pthread_sigmask(signal.SIG_BLOCK, ()), os.sched_getaffinity(0)
-
+        armed = _armed_at_exec(order.backend)
         holder = held.Holder(order.backend)
 
         def launch(job: Job) -> None:
@@ -55,11 +61,31 @@ class ExecLauncher:
                 rank.armed = True
 
         try:
-            programs = [messages.program(rank, mask) for rank in ranks]
+            programs = [_program(order, rank, messages, mask, armed=armed) for rank in ranks]
             launch_in_thread(launch)
         finally:
             messages.close()
-            payloads.close()
+
+
+def _program(
+    order: Order, rank: RankProcess, messages: Messages, mask: set[int | signal.Signals], *, armed: bool
+) -> Program:
+    """What to launch for a rank."""
+    message = messages.of(rank)
+    argv = mp_private.interpreter_command(
+        "spawnx.remote.rank",
+        "main",
+        order=message.file,
+        size=message.size,
+        rank=rank.place,
+        backend=order.backend.name,
+        armed=armed,
+        guarded=order.guard.kind == GUARDIAN,
+        parent=os.getpid(),
+        tracker=messages.tracker,
+    )
+    keep = [message.file, messages.tracker, *message.fds]
+    return Program(argv, keep=keep, death_signal=order.first_death_signal, mask=mask)
 
 
 def _armed_at_exec(backend: Backend) -> bool:
@@ -78,52 +104,3 @@ def _is_privileged(path: str) -> bool:
             return True
         return bool(os.getxattr(path, "security.capability"))
     return False
-
-
-class _Messages:
-    """What the ranks of one call unpickle: one message for all where it may be, in memory that they inherit."""
-
-    def __init__(self, order: Order, payloads: Payloads) -> None:
-        self._order = order
-        self._payloads = payloads
-        self._tracker = mp_private.resource_tracker_fd()
-        self._armed_at_exec = _armed_at_exec(order.backend)
-        self._shared: tuple[int, int, list[int]] | None = None
-        self._files: list[int] = []
-
-    def program(self, rank: RankProcess, mask: set[int | signal.Signals]) -> Program:
-        """What to launch for a rank, which reads its message."""
-        rank.kept = (self._order.fn, self._order.args)
-        file, size, fds = self._shared or self._message(rank)
-        argv = mp_private.interpreter_command(
-            "spawnx.remote.rank",
-            "main",
-            order=file,
-            size=size,
-            rank=rank.place,
-            backend=self._order.backend.name,
-            armed=self._armed_at_exec,
-            guarded=self._order.guard.kind == GUARDIAN,
-            parent=os.getpid(),
-            tracker=self._tracker,
-        )
-        death_signal = self._order.first_death_signal
-        return Program(argv, keep=[file, self._tracker, *fds], death_signal=death_signal, mask=mask)
-
-    def _message(self, rank: RankProcess) -> tuple[int, int, list[int]]:
-        """The file of a rank's message, its size, and the fds that go with it."""
-        rank.give(self._payloads.for_rank())
-        collector, buffer = mp_private.Collector("spawn"), io.BytesIO()
-        collector.dump(reduction.ForkingPickler(buffer), mp_private.preparation_data(rank.name))
-        collector.dump(reduction.ForkingPickler(buffer), rank)
-        file = to_memory("spawnx-order", buffer.getbuffer())
-        self._files.append(file)
-        message = file, buffer.tell(), collector.fds
-        if self._payloads.shareable:
-            self._shared = message
-        return message
-
-    def close(self) -> None:
-        """Release the messages; when every rank has inherited its own."""
-        for file in self._files:
-            os.close(file)

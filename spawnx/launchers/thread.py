@@ -21,7 +21,10 @@ class Job:
 
     Attributes:
         cancelled: whether the caller was interrupted: the work should end soon.
+        on_cancel: called in the caller's thread when that happens, for work that waits for something.
     """
+
+    on_cancel: Callable[[], None] | None = None
 
     def __init__(self, work: Callable[[Job], None]) -> None:
         self.cancelled = False
@@ -51,6 +54,8 @@ class Job:
                 self._done.wait()
             except BaseException as raised:  # noqa: BLE001 - out of a signal handler
                 interrupt, self.cancelled = raised, True
+                if self.on_cancel is not None:
+                    self.on_cancel()
         error, self._error = interrupt or self._error, None
         if error is not None:
             try:

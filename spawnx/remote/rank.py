@@ -97,17 +97,31 @@ def main(
     """
     from spawnx import mp_private
 
-    protection = Protection(GUARDIAN if guarded else OFF, 0, backend, parent)
     if not armed:
-        protection.arm(SIGKILL if guarded else SIGINT)
-    _boot_reporter.install(rank[3])
-    if guarded:
-        protection.begin(os.path.dirname(rank[3]))
+        Protection(OFF, 0, backend, parent).arm(SIGKILL if guarded else SIGINT)
     message = os.pread(order, size, 0)
     os.close(order)
-    process: Rank = mp_private.receive(message, rank[1], tracker)
+    mp_private.use_resource_tracker(tracker)
+    be(message, rank, parent, backend if guarded else None)
+
+
+def be(message: bytes, place: tuple[int, str, tuple[int, ...], str], parent: int, gated: str | None) -> None:
+    """Be a rank of our own launching, from the gate to the exit.
+
+    Args:
+        message: what it unpickles.
+        place: see `Rank.take_place`.
+        parent: the supervisor's pid.
+        gated: the backend that arms when the gate is passed; None: there is no gate.
+    """
+    from spawnx import mp_private
+
+    _boot_reporter.install(place[3])
+    if gated is not None:
+        Protection(GUARDIAN, 0, gated, parent).begin(os.path.dirname(place[3]))
+    process: Rank = mp_private.receive(message, place[1])
     del message
-    process.take_place(*rank)
+    process.take_place(*place)
     sys.exit(mp_private.bootstrap(process, open_parent(parent)))
 
 

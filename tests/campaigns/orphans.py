@@ -51,7 +51,7 @@ def draw(rng: random.Random) -> dict[str, Any]:
         "point": rng.choice(POINTS),
         "ending": rng.choice(ENDINGS),
         "method": rng.choice(METHODS),
-        "launcher": rng.choice(("auto", "auto", "stdlib")),
+        "launcher": rng.choice(("auto", "clone", "stdlib")),
         "backend": rng.choice(backends.available()),
         "behaviour": rng.choice(BEHAVIOURS),
         "place": rng.choice(PLACES) if os.geteuid() == 0 else rng.choice(PLACES[:2]),
@@ -266,7 +266,7 @@ def campaign(runs: int, seed: int, jobs: int) -> bool:
         for number, (what, result) in enumerate(
             zip(drawn, pool.map(_numbered, enumerate(drawn)), strict=True)
         ):
-            for key in ("point", "ending", "method", "behaviour", "place", "backend"):
+            for key in ("point", "ending", "method", "launcher", "behaviour", "place", "backend"):
                 kinds[f"{key} {what[key]}"] += 1
             kinds["recycled pids"] += result["recycled"]
             seconds.append(result["seconds"])

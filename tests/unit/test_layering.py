@@ -37,7 +37,9 @@ ALLOWED = {
         "mp_private",
         "backends",
         "settings",
+        "remote.preload",
         "remote.rank",
+        "remote.template",
     },
     "guard": {
         "process",

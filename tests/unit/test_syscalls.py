@@ -34,7 +34,7 @@ def test_calls_per_rank_are_few_and_the_same_at_any_number(backend: str) -> None
     few, some, many = (_calls(backend, ranks) for ranks in (FEW, SOME, MANY))
 
     # What doesn't depend on their number (60 calls: the folder, the guardian, the selector) is in none of these.
-    assert (some - few) / (SOME - FEW) == pytest.approx((many - some) / (MANY - SOME), abs=0.8)
+    assert (some - few) / (SOME - FEW) == pytest.approx((many - some) / (MANY - SOME), abs=2)
     assert (many - few) / (MANY - FEW) <= LIMIT_PER_RANK - 1 + _calls_of_one_fork()
 
 

@@ -1,0 +1,69 @@
+"""What fresh interpreters of our own launching unpickle: one message for all where it may be, in shared memory."""
+
+from __future__ import annotations
+
+import io
+import os
+from multiprocessing import reduction
+
+from spawnx import mp_private
+from spawnx.payload import to_memory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from spawnx.launchers import Order
+    from spawnx.payload import Payloads
+    from spawnx.process import RankProcess
+
+
+class Message:
+    """What a rank unpickles: multiprocessing's preparation data, then its `Rank`.
+
+    Attributes:
+        file: the fd of the memory in which it is.
+        size: its length in bytes.
+        fds: what is handed over with it, under the same numbers.
+    """
+
+    __slots__ = ("fds", "file", "size")
+
+    def __init__(self, file: int, size: int, fds: list[int]) -> None:
+        self.file = file
+        self.size = size
+        self.fds = fds
+
+
+class Messages:
+    """The messages of one call.
+
+    Attributes:
+        tracker: the fd of this process's resource tracker, which ranks use, too.
+    """
+
+    def __init__(self, order: Order, payloads: Payloads) -> None:
+        self._order = order
+        self._payloads = payloads
+        self.tracker = mp_private.resource_tracker_fd()
+        self._shared: Message | None = None
+        self._files: list[int] = []
+
+    def of(self, rank: RankProcess) -> Message:
+        """The message of a rank: the same for all, if the payload may be shared."""
+        rank.kept = (self._order.fn, self._order.args)
+        if self._shared is not None:
+            return self._shared
+        rank.give(self._payloads.for_rank())
+        collector, buffer = mp_private.Collector("spawn"), io.BytesIO()
+        collector.dump(reduction.ForkingPickler(buffer), mp_private.preparation_data(rank.name))
+        collector.dump(reduction.ForkingPickler(buffer), rank)
+        file = to_memory("spawnx-order", buffer.getbuffer())
+        self._files.append(file)
+        message = Message(file, buffer.tell(), collector.fds)
+        if self._payloads.shareable:
+            self._shared = message
+        return message
+
+    def close(self) -> None:
+        """Release the messages; when every rank has inherited its own."""
+        for file in self._files:
+            os.close(file)

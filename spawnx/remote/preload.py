@@ -1,0 +1,103 @@
+"""What a template imports before it is cloned, and what is then renewed in every clone.
+
+The table of vetted third-party modules is `VETTED`: each with what must not be equal in two ranks. Others join it by
+one entry here, or by `os.register_at_fork`, which is called in clones as well.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import sysconfig
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class GivenUp(Exception):  # noqa: N818 - no error, but a reason to clone without
+    """A preload can't be cloned."""
+
+
+def _renew_numpy() -> None:
+    import numpy as np
+
+    np.random.seed()  # noqa: NPY002 - the global generator is what there is to renew
+
+
+def _renew_torch() -> None:
+    import torch
+
+    torch.default_generator.seed()
+
+
+# Tried in clones: threads, autograd, OpenMP, DDP over gloo. Their fork handlers, which a raw clone doesn't run, are
+# those of OpenBLAS and autograd, which have nothing to do in a process with one thread.
+VETTED: dict[str, Callable[[], None]] = {"numpy": _renew_numpy, "torch": _renew_torch}
+
+
+def chosen(modules: Iterable[object]) -> tuple[str, ...]:
+    """What "auto" is in this process: vetted modules that it has imported, and what of the standard library is used.
+
+    Args:
+        modules: those of the caller: what they refer to by their global names is what is looked at.
+    """
+    names = {name for name in VETTED if name in sys.modules}
+    for module in modules:
+        for value in list(vars(module).values()):
+            name = getattr(value, "__name__" if isinstance(value, type(sys)) else "__module__", None)
+            if isinstance(name, str) and _is_standard(name):
+                names.add(name)
+    return tuple(sorted(names))
+
+
+def _is_standard(name: str) -> bool:
+    """Whether an imported module is the standard library's: not one of the same name that stands before it."""
+    module = sys.modules.get(name)
+    if module is None or name.partition(".")[0] not in sys.stdlib_module_names:
+        return False
+    origin = getattr(getattr(module, "__spec__", None), "origin", None) or ""
+    library = sysconfig.get_path("stdlib")
+    return origin.startswith(os.path.join(library, "")) and "site-packages" not in origin
+
+
+def preload(names: Iterable[str]) -> None:
+    """Import modules, in a process that has one thread, and leave it so.
+
+    Raises:
+        GivenUp: one raised, or left something that can't be cloned: the text says what.
+    """
+    fds = set(os.listdir("/proc/self/fd"))
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            raise GivenUp(f"the import of {name} raised {type(error).__name__}: {error}") from error
+    _end_threads()
+    threads = len(os.listdir("/proc/self/task"))
+    if threads > 1:
+        raise GivenUp(f"{threads - 1} threads run after the imports")
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        pass
+    else:
+        raise GivenUp("the imports started a process")
+    if new := set(os.listdir("/proc/self/fd")) - fds:
+        raise GivenUp(f"the imports left {len(new)} files open")
+
+
+def _end_threads() -> None:
+    """Fork once: libraries with fork handlers end their threads for that, and start them again when they need any."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def renew() -> None:
+    """In a clone: renew what must not be equal in two ranks."""
+    for name, renew_one in VETTED.items():
+        if name in sys.modules:
+            renew_one()

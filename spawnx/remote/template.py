@@ -1,0 +1,188 @@
+"""A template: a fresh interpreter that is cloned into the ranks of one call.
+
+The clones are its siblings, children of the supervisor (csrc/clone.c). What it found out stands in a table in shared
+memory, in which the supervisor reads as soon as the template has ended: there is no conversation that could break off.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import mmap
+import os
+import pickle
+import signal
+import struct
+import sys
+import threading
+
+from spawnx import mp_private
+from spawnx.remote import preload as preloading
+from spawnx.remote import rank as remote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Place = tuple[int, str, tuple[int, ...], str]
+
+# How far a template has come.
+BOOTING = 0
+CLONING = 1
+CLONED = 2
+GAVE_UP_PRELOAD = 3
+
+# What every rank imports on its way to the main module and to its end.
+_OF_EVERY_RANK = ("pkgutil", "runpy", "spawnx.remote.gate", "spawnx.remote.report")
+
+_HEAD = struct.Struct("ii")
+_PID = struct.Struct("i")
+_REASON = 1024
+
+
+class Table:
+    """What template and supervisor share: how far it has come, the errno of what failed, pids, and a reason as text.
+
+    Args:
+        file: the fd of memory of `size_of(ranks)` bytes; it stays the caller's.
+        ranks: how many pids there are.
+    """
+
+    def __init__(self, file: int, ranks: int) -> None:
+        self._ranks = ranks
+        self.memory = mmap.mmap(file, size_of(ranks))
+
+    @property
+    def state(self) -> int:
+        """`BOOTING`, `CLONING`, `CLONED` or `GAVE_UP_PRELOAD`."""
+        state: int = _HEAD.unpack_from(self.memory)[0]
+        return state
+
+    @property
+    def errno(self) -> int:
+        """Why a clone could not be made; 0 if that is not what happened."""
+        number: int = _HEAD.unpack_from(self.memory)[1]
+        return number
+
+    @property
+    def pids(self) -> list[int]:
+        """The pids of the clones, up to the first that is missing."""
+        end = self.pids_at + self._ranks * _PID.size
+        pids: list[int] = [pid for (pid,) in _PID.iter_unpack(self.memory[self.pids_at : end])]
+        return pids[: pids.index(0)] if 0 in pids else pids
+
+    @property
+    def pids_at(self) -> int:
+        """Where the pids begin, in bytes."""
+        return _HEAD.size
+
+    @property
+    def reason(self) -> str:
+        """What the template said when it gave up; "" if it said nothing."""
+        text: bytes = self.memory[size_of(self._ranks) - _REASON :]
+        return text.rstrip(b"\0").decode(errors="replace")
+
+    def write(self, state: int, errno: int = 0) -> None:
+        """Say how far the template has come."""
+        _HEAD.pack_into(self.memory, 0, state, errno)
+
+    def explain(self, reason: str) -> None:
+        """Say why it can't go on."""
+        text = reason.encode(errors="replace")[:_REASON]
+        start = size_of(self._ranks) - _REASON
+        self.memory[start : start + len(text)] = text
+
+    def close(self) -> None:
+        """Release the memory."""
+        self.memory.close()
+
+
+def size_of(ranks: int) -> int:
+    """How many bytes a table for so many ranks takes."""
+    return _HEAD.size + ranks * _PID.size + _REASON
+
+
+def main(
+    *,
+    order: int,
+    size: int,
+    places_size: int,
+    ranks: int,
+    table: int,
+    guarded: bool,
+    parent: int,
+    tracker: int,
+    mask: list[int],
+    preload: tuple[str, ...],
+) -> Callable[[], None]:
+    """Be a template. Returns in the clones only, with what each is to do next: with no frame of the template's left.
+
+    Args:
+        order: the fd of the message, and of the places that follow it.
+        size: the length of the message in bytes.
+        places_size: that of the places.
+        ranks: how many clones to make.
+        table: the fd of the table.
+        guarded: whether there is a gate to wait at.
+        parent: the supervisor's pid.
+        tracker: the fd of the supervisor's resource tracker.
+        mask: the signals that are blocked in the ranks; here all are.
+        preload: the modules that are imported before.
+    """
+    shared = Table(table, ranks)
+    os.close(table)
+    try:
+        message = os.pread(order, size, 0)
+        places: list[Place] = pickle.loads(os.pread(order, places_size, size))  # noqa: S301 - from our supervisor
+        os.close(order)
+        for name in _OF_EVERY_RANK:
+            importlib.import_module(name)
+        mp_private.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
+        if preload:
+            preloading.preload(preload)
+        position = _clone(shared, ranks, parent, guarded=guarded)
+    except preloading.GivenUp as error:
+        shared.write(GAVE_UP_PRELOAD)
+        shared.explain(str(error))
+        os._exit(0)
+    except BaseException as error:  # noqa: BLE001 - told; the call goes on by other means
+        shared.explain(f"{type(error).__name__}: {error}")
+        os._exit(1)
+    if position == 0:
+        os._exit(0)
+    shared.close()
+    if preload:
+        preloading.renew()
+    place = places[position - 1]
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def run() -> None:
+        remote.be(message, place, parent, "native" if guarded else None)
+
+    return run
+
+
+def _clone(table: Table, ranks: int, parent: int, *, guarded: bool) -> int:
+    """Make the clones: 0 in the template, the position plus 1 in each of them."""
+    from spawnx.backends import native
+
+    # Whatever is buffered would be written by each clone.
+    mp_private.flush_streams()
+    # A collection in a rank touches, and so copies, every page that has an object: 40 MB with torch, 2 without.
+    gc.collect()
+    gc.freeze()
+    sys.audit("os.fork")
+    table.write(CLONING)
+    signum = remote.SIGKILL if guarded else remote.SIGINT
+    try:
+        position = native.clone_siblings(table.memory, table.pids_at, ranks, parent, signum)
+    except OSError as error:
+        # Nothing was cloned, and nothing will: the other way is open. Or a clone failed: then the call has.
+        table.write(CLONING if table.pids else BOOTING, 0 if not table.pids else error.errno or 0)
+        raise
+    if position == 0:
+        table.write(CLONED)
+    else:
+        # The kernel's number of the main thread, which Python reads once (threading.get_native_id).
+        threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # noqa: SLF001
+    return position
