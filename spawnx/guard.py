@@ -72,6 +72,16 @@ class Guard:
         guardian = self._behind.guardian
         return -1 if guardian is None else guardian.pidfd
 
+    def hold_helper(self, pidfd: int) -> None:
+        """Have the guardian hold a process that makes ranks, until it has ended by itself."""
+        if self._behind.guardian is not None:
+            try:
+                # Unarmed: an exec in the thread that launched it sends no signal, and it takes none but SIGKILL.
+                self._behind.guardian.hold(wire.HOLD_UNARMED, [pidfd])
+            except OSError as error:
+                _warn(error)
+                self._behind.dismiss()
+
     def let_in(self, ranks: Sequence[RankProcess]) -> None:
         """Have the guardian hold all ranks, which have been started, then let them on to user code."""
         if self.kind == GUARDIAN:

@@ -165,6 +165,7 @@ class _Template:
         _, pidfd = backend.launch(program)
         try:
             job.on_cancel = lambda: backend.fan_out([pidfd], signal.SIGKILL)
+            self._order.guard.hold_helper(pidfd)
             code = _wait(backend, pidfd)
         finally:
             job.on_cancel = None

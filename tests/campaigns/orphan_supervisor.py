@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import spawnx
-from spawnx import launchers
+from spawnx import launchers, mp_private
 from spawnx.guard import Guard
+from spawnx.launchers import clone
 from spawnx.process import RankProcess
 from spawnx.remote import gate
 
@@ -88,6 +90,8 @@ class Run:
     def _wait_for_launch(self) -> None:
         """Come to the point when rank k is about to be created, by whatever creates it."""
         left = self.what["k"]
+        if left > 0 and self.what["method"] == "spawn" and os.environ["SPAWNX_LAUNCHER"] == "clone":
+            self._wait_for_template(left)
 
         def count() -> None:
             nonlocal left
@@ -103,6 +107,27 @@ class Run:
 
             left += 1  # the guardian
             _wrap(type(backends.choose()[0]), "launch", count)
+
+    def _wait_for_template(self, clones: int) -> None:
+        """Come to the point when the template has made so many clones, and goes no further."""
+        fifo = tempfile.mktemp()  # noqa: S306 - a FIFO can't be made otherwise, and the folder is ours
+        os.mkfifo(fifo)
+        plain_command, plain_wait = mp_private.interpreter_command, clone._wait
+
+        def command(module: str, function: str, /, **arguments: object) -> list[str]:
+            argv = plain_command(module, function, **arguments)
+            if module == "spawnx.remote.template":
+                place = argv.index("-c") + 1
+                stop = f"from tests.campaigns.orphan_template import stop_after; stop_after({clones}, {fifo!r}); from "
+                argv[place] = argv[place].replace("from ", stop, 1)
+            return argv
+
+        def wait(backend: Any, pidfd: int) -> int:
+            Path(fifo).read_bytes()
+            self.come()
+            return plain_wait(backend, pidfd)
+
+        mp_private.interpreter_command, clone._wait = command, wait
 
 
 def _wrap(owner: Any, name: str, first: Callable[[], None]) -> None:

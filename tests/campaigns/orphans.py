@@ -58,6 +58,8 @@ def draw(rng: random.Random) -> dict[str, Any]:
         "ranks": rng.choice((1, 2, 3, 5)),
         "thread": rng.random() < 0.2,
     }
+    if what["launcher"] == "clone":
+        what["backend"] = "native" if "native" in backends.available() else "python"
     what["k"] = rng.randrange(what["ranks"])
     if what["point"] == "finishing":
         what["behaviour"] = "ends"
