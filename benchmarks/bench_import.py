@@ -110,7 +110,7 @@ def _check_modules(case: str, backend: str, launcher: str) -> None:
 
 def _modules_in_rank(backend: str, launcher: str, method: str) -> set[str]:
     os.environ["SPAWNX_BACKEND"] = backend
-    os.environ["SPAWNX_LAUNCHER"] = "stdlib" if launcher == "stdlib" else "auto"
+    os.environ["SPAWNX_LAUNCHER"] = launcher if launcher in {"exec", "stdlib"} else "auto"
     queue = get_context(method).SimpleQueue()
     context = spawnx.start_processes(tell_modules, (queue,), join=False, start_method=method)
     assert context is not None

@@ -53,7 +53,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every test that asks for `impl` on each backend that works here and on the reference.
 
-    With `start_method`, on every start method of this platform, and on the clone launcher. The reference by "spawn"
+    With `start_method`, on every start method of this platform, and by the exec launcher. The reference by "spawn"
     imports torch once per rank: it is asked where that may make a difference. By "forkserver" it pickles, too.
     """
     names = [*backends.available(), *(["torch"] if HAS_TORCH else [])]
@@ -67,7 +67,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             if not (dear and (name, method) == ("torch", "spawn"))
         ]
         if "native" in names:
-            pairs.append(("clone", "spawn"))
+            pairs.append(("exec", "spawn"))
         metafunc.parametrize(("impl", "start_method"), pairs, indirect=["impl"])
     elif "impl" in metafunc.fixturenames:
         metafunc.parametrize("impl", names, indirect=True)
@@ -91,9 +91,9 @@ def _is_torch(item: pytest.Item) -> bool:
 def impl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Impl:
     """The implementation under test; ranks find the choice in their environment."""
     chosen = Impl(request.param)
-    if chosen.name == "clone":
+    if chosen.name == "exec":
         monkeypatch.setenv("SPAWNX_BACKEND", "native")
-        monkeypatch.setenv("SPAWNX_LAUNCHER", "clone")
+        monkeypatch.setenv("SPAWNX_LAUNCHER", "exec")
     elif not chosen.is_torch:
         monkeypatch.setenv("SPAWNX_BACKEND", chosen.name)
     return chosen

@@ -41,7 +41,7 @@ needs_fork = pytest.mark.skipif("fork" not in START_METHODS, reason="needs the s
 
 @dataclass(frozen=True)
 class Impl:
-    """One implementation of the contract: spawnx on one backend, spawnx by clones, or the reference."""
+    """One implementation of the contract: spawnx on one backend, or by exec where it would clone; or the reference."""
 
     name: str
 

@@ -96,13 +96,14 @@ def choose(start_method: str, backend: Backend) -> tuple[Launcher, str]:
         from spawnx.launchers import fork
 
         return fork.ForkLauncher(), "pidfds hold forked ranks"
-    if wanted == "clone" and backend.name == "native":
-        from spawnx.launchers import clone
+    if wanted == "exec" or backend.name != "native":
+        from spawnx.launchers import exec as exec_
 
-        return clone.CloneLauncher(), f"{settings.LAUNCHER.name}={wanted}"
-    from spawnx.launchers import exec as exec_
+        why = f"{settings.LAUNCHER.name}={wanted}" if wanted == "exec" else "pidfds hold fresh interpreters"
+        return exec_.ExecLauncher(), why
+    from spawnx.launchers import clone
 
-    return exec_.ExecLauncher(), "pidfds hold fresh interpreters"
+    return clone.CloneLauncher(), "the C core clones one fresh interpreter"
 
 
 def _why_stdlib(start_method: str, backend: Backend) -> str | None:

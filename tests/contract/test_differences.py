@@ -402,6 +402,7 @@ def test_rank_that_can_not_be_started(
 ) -> None:
     """torch: ranks run on without an owner, fds are lost. spawnx: nothing is left; rank, errno, limit are named."""
     before = set(os.listdir("/proc/self/fd"))
+    monkeypatch.setenv("SPAWNX_LAUNCHER", "exec")  # clones are made elsewhere: see tests/unit/test_clone.py
     owner, name = _creator(impl, start_method)
     gate = Gate(multiprocessing.get_context(start_method))
     told = []

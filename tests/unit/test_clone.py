@@ -151,6 +151,11 @@ def test_no_fd_of_the_template_is_left_in_a_clone() -> None:
     assert [by_exec, by_exec] == cloned
 
 
+def test_clones_share_the_hash_seed() -> None:
+    """A difference: each of the reference's ranks has its own, unless PYTHONHASHSEED says one."""
+    assert 1 == len(set(told(ranks.put_hash, 3)))
+
+
 def test_random_draws_differ_in_all_ranks() -> None:
     """The standard library's generators, uuid, secrets, ssl and names of temporary files."""
     drawn = told(ranks.put_random_draws, 64, preload=["random", "uuid", "secrets", "ssl", "tempfile"])

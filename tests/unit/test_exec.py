@@ -32,6 +32,7 @@ pytestmark = linux_only
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
     """Each backend, by which the ranks of the test are launched."""
     monkeypatch.setenv("SPAWNX_BACKEND", request.param)
+    monkeypatch.setenv("SPAWNX_LAUNCHER", "exec")
     return backends.named(request.param)
 
 

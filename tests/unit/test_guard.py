@@ -426,6 +426,7 @@ def test_no_rank_runs_user_code_before_all_exist(
     backend: Backend, start_method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The last rank can't be started: those before it have not written a line."""
+    monkeypatch.setenv("SPAWNX_LAUNCHER", "exec")
     done = tmp_path / "done"
     calls = 0
     owner, name = (os, "fork") if start_method == "fork" else (type(backend), "launch")
