@@ -57,16 +57,37 @@ static void begin(const struct spx_clone *what, const struct thread_of_libc *thr
     syscall(SYS_set_robust_list, thread->robust_list, thread->robust_size);
 }
 
+#define FLAGS (CLONE_PARENT | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID)
+
+/* The older call, for kernels and sandboxes that don't know the newer one: a container's usual seccomp filter answers
+ * ENOSYS to clone3, whose flags it can't see. The order of its arguments is each architecture's own. */
+static long clone_as_before(const struct thread_of_libc *thread, int *place)
+{
+#ifdef __x86_64__
+    return syscall(SYS_clone, FLAGS, 0, place, thread->tid, 0);
+#elif defined(__aarch64__)
+    return syscall(SYS_clone, FLAGS, 0, place, 0, thread->tid);
+#else
+    (void)thread;
+    (void)place;
+    errno = ENOSYS;
+    return -1;
+#endif
+}
+
 static long clone_sibling(const struct spx_clone *what, int i, const struct thread_of_libc *thread)
 {
     struct clone_args_0 arguments = {
         /* No exit signal: with CLONE_PARENT it is the template's own, and must not be named. */
-        .flags = CLONE_PARENT | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID,
+        .flags = FLAGS,
         .parent_tid = (unsigned long long)(uintptr_t)&what->pids[i],
         .child_tid = (unsigned long long)(uintptr_t)thread->tid,
     };
+    long pid = syscall(SYS_clone3, &arguments, sizeof arguments);
 
-    return syscall(SYS_clone3, &arguments, sizeof arguments);
+    if (pid < 0 && (errno == ENOSYS || errno == EPERM))
+        pid = clone_as_before(thread, &what->pids[i]);
+    return pid;
 }
 
 int spx_clone_siblings(const struct spx_clone *what)

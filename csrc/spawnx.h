@@ -122,8 +122,7 @@ enum {
     SPX_NO_SIBLING = -1,
 };
 
-/* Clone the calling process, which must have one thread, into children of its own parent (CLONE_PARENT; clone3, Linux
- * 5.3). Python's fork functions are run, libc's fork handlers are not; libc's tid and robust list are renewed (glibc
+/* Clone the calling process, which must have one thread, into children of its own parent (CLONE_PARENT). Python's fork functions are run, libc's fork handlers are not; libc's tid and robust list are renewed (glibc
  * only).
  *
  * In the caller 0; in each clone its position plus 1. -errno from the first one that failed on: those before are in

@@ -5,6 +5,7 @@ The clones are children of the supervisor, as ranks by exec are. Where a templat
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import select
@@ -48,8 +49,8 @@ class CloneLauncher:
             mp_private.check_may_start(rank)
         payloads = Payloads(order.fn, order.args, "spawn")
         try:
-            reason = "each rank needs a pickle of its own"
-            if payloads.shareable:
+            reason = _never or "each rank needs a pickle of its own"
+            if payloads.shareable and not _never:
                 reason = self._clone(order, ranks, payloads)
             if reason:
                 self.name = ExecLauncher.name
@@ -75,6 +76,9 @@ class PreloadGivenUp(Exception):  # noqa: N818 - no error, but a reason to clone
     """A template could not be cloned after its imports, and has ended."""
 
 
+# The errnos by which a system says that it never clones, and what it said: no template is tried again.
+_PERMANENT = {errno.ENOSYS, errno.EPERM, errno.ENOTSUP, errno.EINVAL}
+_never: str | None = None
 # The modules with which no template could be cloned.
 _given_up: set[tuple[str, ...]] = set()
 
@@ -181,6 +185,9 @@ class _Template:
         if table.state == template.GAVE_UP_PRELOAD:
             raise PreloadGivenUp(table.reason)
         if table.state == template.BOOTING and not pids:
+            if table.errno in _PERMANENT:
+                global _never  # noqa: PLW0603 - an answer of the system, the same for the life of this process
+                _never = table.reason
             return table.reason or f"the template ended {_told(code)}"
         if table.state != template.CLONED and not table.errno:
             for pid in pids:

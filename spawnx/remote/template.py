@@ -178,7 +178,7 @@ def _clone(table: Table, ranks: int, parent: int, *, guarded: bool) -> int:
         position = native.clone_siblings(table.memory, table.pids_at, ranks, parent, signum)
     except OSError as error:
         # Nothing was cloned, and nothing will: the other way is open. Or a clone failed: then the call has.
-        table.write(CLONING if table.pids else BOOTING, 0 if not table.pids else error.errno or 0)
+        table.write(CLONING if table.pids else BOOTING, error.errno or 0)
         raise
     if position == 0:
         table.write(CLONED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from spawnx import backends
 from spawnx.remote import preload
 from tests import ranks
 from tests.support import LONG_S, ROOT, finish, take
+from tests.unit.test_core import with_answer
 
 if "native" not in backends.available():
     pytest.skip("this installation has no C core, which clones", allow_module_level=True)
@@ -307,6 +309,33 @@ HALF = """
 
     native.clone_siblings = half
 """
+
+
+def test_system_that_forbids_it_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second call starts no template."""
+    monkeypatch.setattr("spawnx.launchers.clone._never", "the system forbids it")
+    monkeypatch.setattr("spawnx.launchers.clone._Template", None)
+    context = spawnx.spawn(ranks.nothing, (), 2, join=False)
+    finish(context)
+
+    assert context is not None
+    assert "exec" == context.launcher
+
+
+def test_sandbox_that_hides_clone3_gets_its_clones_by_clone() -> None:
+    """As containers do, whose filter can't see the flags of the newer call."""
+    source = """
+        import spawnx
+        from tests import ranks
+
+        deny()
+        context = spawnx.spawn(ranks.nothing, (), 3, join=False)
+        while not context.join():
+            pass
+        print(context.launcher, [process.exitcode for process in context.processes])
+    """
+
+    assert "clone [0, 0, 0]\n" == with_answer(435, errno.ENOSYS, source)
 
 
 def test_template_that_dies_half_way_is_an_error_that_says_so(tmp_path: Path) -> None:
