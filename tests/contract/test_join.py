@@ -442,7 +442,7 @@ def test_more_than_1024_ranks_are_joined(impl: Impl) -> None:
     """All alive at once, and each of them a success; fewer with the reference, as its start takes N² time."""
     import resource
 
-    nprocs = impl.differs(torch=200, spawnx=1030)
+    nprocs = impl.differs(torch=200, spawnx=1500)
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 3 * nprocs or QUICK != "fork":
         pytest.skip("needs 3 fds per rank and forked ranks")
     gate = Gate(CONTEXT)
