@@ -9,7 +9,6 @@ import os
 import signal
 import time
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import Any
 
 import pytest
