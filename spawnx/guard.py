@@ -154,7 +154,6 @@ class _Behind:
         self.guardian: Guardian | None = None
         self.gate = -1
         self._folder = folder
-        self._owner = os.getpid()
         _inherited.add(self)
 
     def dismiss(self) -> None:

@@ -17,8 +17,8 @@ ENV_VAR_PARALLEL_START = "TORCH_MP_PARALLEL_START"
 _LONGEST_S = 2_000_000
 
 
-class Choice:
-    """A variable that takes one of a few words.
+class _Words:
+    """A variable that takes words.
 
     Attributes:
         name: the variable.
@@ -33,6 +33,12 @@ class Choice:
         self.choices = choices
         self.meaning = meaning
 
+
+class Choice(_Words):
+    """A variable that takes one of a few words."""
+
+    __slots__ = ()
+
     def read(self) -> str:
         """The word in force now.
 
@@ -44,6 +50,30 @@ class Choice:
             msg = f"{self.name}={word!r} is not a choice: set it to one of {', '.join(self.choices)}, or unset it"
             raise ValueError(msg)
         return word
+
+
+class Modules(_Words):
+    """A variable that takes names of modules, or one of a few words."""
+
+    __slots__ = ()
+
+    def read(self) -> str | tuple[str, ...]:
+        """`auto`, or the names in force now; none for `off`.
+
+        Raises:
+            ValueError: there is something that can't be the name of a module; the text names the variable.
+        """
+        text = os.environ.get(self.name, "").strip() or self.choices[0]
+        if text.lower() == "auto":
+            return "auto"
+        if text.lower() == "off":
+            return ()
+        names = tuple(name.strip() for name in text.split(","))
+        for name in names:
+            if not all(part.isidentifier() for part in name.split(".")):
+                msg = f"{self.name}: {name!r} is no module's name: set it to such, with commas in between, auto or off"
+                raise ValueError(msg)
+        return names
 
 
 class Seconds:
@@ -92,41 +122,6 @@ LAUNCHER = Choice(
     "how ranks come into being; `clone` and `exec` are ways to serve start_method=spawn; `stdlib` is"
     " multiprocessing.Process, the first thing to try when something is odd",
 )
-
-
-class Modules:
-    """A variable that takes names of modules, or one of a few words.
-
-    Attributes:
-        name: the variable.
-        choices: the words; the first one is the default.
-        meaning: what it decides, in one sentence.
-    """
-
-    __slots__ = ("choices", "meaning", "name")
-
-    def __init__(self, name: str, choices: tuple[str, ...], meaning: str) -> None:
-        self.name = name
-        self.choices = choices
-        self.meaning = meaning
-
-    def read(self) -> str | tuple[str, ...]:
-        """`auto`, or the names in force now; none for `off`.
-
-        Raises:
-            ValueError: there is something that can't be the name of a module; the text names the variable.
-        """
-        text = os.environ.get(self.name, "").strip() or self.choices[0]
-        if text.lower() == "auto":
-            return "auto"
-        if text.lower() == "off":
-            return ()
-        names = tuple(name.strip() for name in text.split(","))
-        for name in names:
-            if not all(part.isidentifier() for part in name.split(".")):
-                msg = f"{self.name}: {name!r} is no module's name: set it to such, with commas in between, auto or off"
-                raise ValueError(msg)
-        return names
 
 
 PRELOAD = Modules(

@@ -121,7 +121,6 @@ class _Template:
             OSError: rank k could not be made; those before it have been adopted.
             RuntimeError: the template died while it made them; none is left.
         """
-        program = self._program()
         affinity = os.sched_getaffinity(0)
         reason = ""
 
@@ -131,6 +130,7 @@ class _Template:
             reason = self._work(job, program)
 
         try:
+            program = self._program()
             launch_in_thread(work)
         finally:
             self._table.close()
