@@ -10,7 +10,7 @@
 
 enum {
     /* What the library and this header must agree on. Raised with every change of this file. */
-    SPX_ABI = 4,
+    SPX_ABI = 5,
     /* spx_arm: the parent was dead already. */
     SPX_ORPHAN = 1,
     /* spx_peek and struct spx_seen: somebody else has reaped the child, and the kernel doesn't tell its exit code. */
@@ -122,12 +122,15 @@ enum {
     SPX_NO_SIBLING = -1,
 };
 
-/* Clone the calling process, which must have one thread, into children of its own parent (CLONE_PARENT). Python's fork functions are run, libc's fork handlers are not; libc's tid and robust list are renewed (glibc
- * only).
+/* Clone the calling process, which must have one thread, into children of its own parent (CLONE_PARENT).
+ * Python's fork functions are run, libc's fork handlers are not; libc's tid and robust list are renewed (glibc only).
  *
  * In the caller 0; in each clone its position plus 1. -errno from the first one that failed on: those before are in
  * `pids`. -EBUSY: there are more threads. -ENOTSUP: this libc can't be renewed. */
 int spx_clone_siblings(const struct spx_clone *what);
+
+/* End the calling process with an exit code, as _exit(2) does, after what stdio has buffered was written. */
+void spx_leave(int code);
 
 /* What a supervisor says to its guardian, in one byte each, over a SOCK_SEQPACKET socket (unix(7)). */
 enum {

@@ -278,18 +278,52 @@ def use_resource_tracker(fd: int) -> None:
     resource_tracker._resource_tracker._fd = fd  # type: ignore[attr-defined]
 
 
-def receive(message: bytes, name: str) -> Any:
-    """Become what multiprocessing's spawned child is: import the main module, unpickle."""
-    from multiprocessing import spawn
+class Message:
+    """What a fresh interpreter was sent: see `launchers.message`.
 
-    current: Any = multiprocessing.process.current_process()
-    file = io.BytesIO(message)
-    current._inheriting = True
-    try:
-        spawn.prepare({**reduction.pickle.load(file), "name": name})  # type: ignore[attr-defined]
-        return reduction.pickle.load(file)  # type: ignore[attr-defined]
-    finally:
-        del current._inheriting
+    Attributes:
+        preparation: multiprocessing's preparation data.
+    """
+
+    __slots__ = ("_rank", "preparation")
+
+    def __init__(self, data: bytes) -> None:
+        file = io.BytesIO(data)
+        self.preparation: dict[str, Any] = reduction.pickle.load(file)  # type: ignore[attr-defined]
+        self._rank = file.read()
+
+    def receive(self, name: str) -> Any:
+        """Become what multiprocessing's spawned child is: import the main module, unpickle."""
+        from multiprocessing import spawn
+
+        current: Any = multiprocessing.process.current_process()
+        current._inheriting = True
+        try:
+            spawn.prepare({**self.preparation, "name": name})
+            return reduction.pickle.loads(self._rank)  # type: ignore[attr-defined]
+        finally:
+            del current._inheriting
+
+    def compile_main(self) -> None:
+        """Compile a main module that is a script now, for all clones: there is no file with its bytecode.
+
+        They find it where `runpy` would compile it, once: who runs the script again gets it as it is then.
+        """
+        import runpy
+
+        path = self.preparation.get("init_main_from_path")
+        compile_file = runpy._get_code_from_file  # type: ignore[attr-defined]
+        asked = ("__mp_main__", path) if compile_file.__code__.co_argcount > 1 else (path,)
+        try:
+            compiled = compile_file(*asked)
+        except Exception:  # noqa: BLE001 - there is no script, or every rank will raise this for itself
+            return
+
+        def find(*arguments: object) -> Any:
+            runpy._get_code_from_file = compile_file  # type: ignore[attr-defined]
+            return compiled if arguments == asked else compile_file(*arguments)
+
+        runpy._get_code_from_file = find  # type: ignore[attr-defined]
 
 
 # -- inside a rank --------------------------------------------------------------------------------------------

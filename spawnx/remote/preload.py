@@ -1,7 +1,8 @@
 """What a template imports before it is cloned, and what is then renewed in every clone.
 
-The table of vetted third-party modules is `VETTED`: each with what must not be equal in two ranks. Others join it by
-one entry here, or by `os.register_at_fork`, which is called in clones as well.
+The table of vetted third-party modules is `VETTED`: each with what must not be equal in two ranks, and when one may end
+at once (`remote.leave`). Others join it by one entry here; what they renew, also by `os.register_at_fork`, which is
+called in clones as well.
 """
 
 from __future__ import annotations
@@ -32,9 +33,33 @@ def _renew_torch() -> None:
     torch.default_generator.seed()
 
 
+def _may_torch_end() -> bool:
+    """Not where peers or a device are to be told: what holds them is finalized in C."""
+    import torch
+
+    return not torch.cuda.is_initialized() and not (
+        torch.distributed.is_available() and torch.distributed.is_initialized()
+    )
+
+
+class Vetted:
+    """What must be known of a library that was tried in clones.
+
+    Attributes:
+        renew: renews, in a clone, what must not be equal in two ranks.
+        may_end: whether a process that uses it may end without being finalized.
+    """
+
+    __slots__ = ("may_end", "renew")
+
+    def __init__(self, renew: Callable[[], None], may_end: Callable[[], bool] = lambda: True) -> None:
+        self.renew = renew
+        self.may_end = may_end
+
+
 # Tried in clones: threads, autograd, OpenMP, DDP over gloo. Their fork handlers, which a raw clone doesn't run, are
 # those of OpenBLAS and autograd, which have nothing to do in a process with one thread.
-VETTED: dict[str, Callable[[], None]] = {"numpy": _renew_numpy, "torch": _renew_torch}
+VETTED = {"numpy": Vetted(_renew_numpy), "torch": Vetted(_renew_torch, _may_torch_end)}
 
 
 def chosen(modules: Iterable[object]) -> tuple[str, ...]:
@@ -57,7 +82,11 @@ def _is_standard(name: str) -> bool:
     module = sys.modules.get(name)
     if module is None or name.partition(".")[0] not in sys.stdlib_module_names:
         return False
-    origin = getattr(getattr(module, "__spec__", None), "origin", None) or ""
+    return is_of_library(getattr(getattr(module, "__spec__", None), "origin", None) or "")
+
+
+def is_of_library(origin: str) -> bool:
+    """Whether a file is one of the standard library's modules."""
     library = sysconfig.get_path("stdlib")
     return origin.startswith(os.path.join(library, "")) and "site-packages" not in origin
 
@@ -98,6 +127,14 @@ def _end_threads() -> None:
 
 def renew() -> None:
     """In a clone: renew what must not be equal in two ranks."""
-    for name, renew_one in VETTED.items():
-        if name in sys.modules:
-            renew_one()
+    for vetted in _loaded():
+        vetted.renew()
+
+
+def may_end() -> bool:
+    """In a clone: whether it may end without being finalized, as far as the vetted libraries go."""
+    return all(vetted.may_end() for vetted in _loaded())
+
+
+def _loaded() -> list[Vetted]:
+    return [vetted for name, vetted in VETTED.items() if name in sys.modules]

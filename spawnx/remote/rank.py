@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from spawnx.backends.contract import Backend
+    from spawnx.mp_private import Message
 
 # What Windows gives a console program that Ctrl-C ended (STATUS_CONTROL_C_EXIT), as CPython's own main does.
 _WINDOWS_CONTROL_C = 0xC000013A
@@ -102,11 +103,11 @@ def main(
     message = os.pread(order, size, 0)
     os.close(order)
     mp_private.use_resource_tracker(tracker)
-    be(message, rank, parent, backend if guarded else None)
+    sys.exit(be(mp_private.Message(message), rank, parent, backend if guarded else None))
 
 
-def be(message: bytes, place: tuple[int, str, tuple[int, ...], str], parent: int, gated: str | None) -> None:
-    """Be a rank of our own launching, from the gate to the exit.
+def be(message: Message, place: tuple[int, str, tuple[int, ...], str], parent: int, gated: str | None) -> int:
+    """Be a rank of our own launching, from the gate until its exit code is known.
 
     Args:
         message: what it unpickles.
@@ -119,10 +120,10 @@ def be(message: bytes, place: tuple[int, str, tuple[int, ...], str], parent: int
     _boot_reporter.install(place[3])
     if gated is not None:
         Protection(GUARDIAN, 0, gated, parent).begin(os.path.dirname(place[3]))
-    process: Rank = mp_private.receive(message, place[1])
+    process: Rank = message.receive(place[1])
     del message
     process.take_place(*place)
-    sys.exit(mp_private.bootstrap(process, open_parent(parent)))
+    return mp_private.bootstrap(process, open_parent(parent))
 
 
 def open_parent(supervisor: int) -> int | None:

@@ -17,6 +17,7 @@ import sys
 import threading
 
 from spawnx import mp_private
+from spawnx.remote import leave as leaving
 from spawnx.remote import preload as preloading
 from spawnx.remote import rank as remote
 
@@ -132,7 +133,7 @@ def main(
     shared = Table(table, ranks)
     os.close(table)
     try:
-        message = os.pread(order, size, 0)
+        message = mp_private.Message(os.pread(order, size, 0))
         places: list[Place] = pickle.loads(os.pread(order, places_size, size))  # noqa: S301 - from our supervisor
         os.close(order)
         for name in _OF_EVERY_RANK:
@@ -140,6 +141,8 @@ def main(
         mp_private.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
         if preload:
             preloading.preload(preload)
+        message.compile_main()
+        may_be_short = leaving.may_be_short(list(sys.modules.values()))
         position = _clone(shared, ranks, parent, guarded=guarded)
     except preloading.GivenUp as error:
         shared.write(GAVE_UP_PRELOAD)
@@ -157,7 +160,8 @@ def main(
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def run() -> None:
-        remote.be(message, place, parent, "native" if guarded else None)
+        code = remote.be(message, place, parent, "native" if guarded else None)
+        leaving.leave(code, may_be_short=may_be_short)
 
     return run
 
