@@ -304,14 +304,21 @@ class Message:
         finally:
             del current._inheriting
 
-    def compile_main(self) -> None:
-        """Compile a main module that is a script now, for all clones: there is no file with its bytecode.
+    def prepare_clones(self) -> None:
+        """Do here what need not be done in each clone: all but what names it, and to run the main module.
 
-        They find it where `runpy` would compile it, once: who runs the script again gets it as it is then.
+        There is no file with the bytecode of a main module that is a script, so it is compiled now. Clones find it
+        where `runpy` would compile it, once: who runs the script again gets it as it is then.
         """
         import runpy
+        from multiprocessing import spawn
 
-        path = self.preparation.get("init_main_from_path")
+        main = {
+            name: self.preparation.pop(name, None) for name in ("init_main_from_name", "init_main_from_path")
+        }
+        spawn.prepare(self.preparation)
+        self.preparation = {name: value for name, value in main.items() if value is not None}
+        path = main["init_main_from_path"]
         compile_file = runpy._get_code_from_file  # type: ignore[attr-defined]
         asked = ("__mp_main__", path) if compile_file.__code__.co_argcount > 1 else (path,)
         try:

@@ -1,9 +1,9 @@
 """The end of a clone: that of a fresh interpreter where anything could tell, and at once where nothing can.
 
-To finalize an interpreter is to take apart every module, and so to copy every page that a clone shared until then: of a
-light rank's 6 ms that is 4, of a torch rank's 300 ms nearly all. What a program can see of it is that objects which live
-until the end are finalized: buffers are flushed, `__del__` is called. So those that the rank has made are looked at; what
-the template had made before needs no end of its own, once the functions of `atexit` have run.
+To finalize an interpreter is to take apart every module, and so to copy every page that a clone shared until then: 4 of a
+light rank's 6 ms, and nearly all of a torch rank's 300. What a program can see of it is that objects which live until the
+end are finalized: buffers are flushed, `__del__` is called. So those that the rank has made are looked at; what the
+template had made before needs no end of its own, once the functions of `atexit` have run.
 
 Forked ranks always end at once, as multiprocessing has it, whatever they have made.
 """
@@ -11,10 +11,10 @@ Forked ranks always end at once, as multiprocessing has it, whatever they have m
 from __future__ import annotations
 
 import gc
-import io
 import os
 import sys
 import weakref
+from _io import _IOBase  # not io.IOBase: an abstract class asks itself at length what it is
 from importlib.machinery import EXTENSION_SUFFIXES
 
 from spawnx import mp_private
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 # Extension modules of the standard library whose objects write when they are deallocated, and have no `__del__`.
 _WRITES_LATE = {"_dbm", "_gdbm"}
-# What instances of a class have that the collector doesn't know (object.h, Py_TPFLAGS_HAVE_GC).
-_HAVE_GC = 1 << 14
 
 
 def may_be_short(modules: Iterable[object]) -> bool:
@@ -83,16 +81,15 @@ def _has_finalizers(made: list[object]) -> bool:
     told = {kind for kind in kinds if hasattr(kind, "__del__") or issubclass(kind, weakref.ref)}
     return (
         any(kind.__module__ == "ctypes" and kind.__name__ == "CDLL" for kind in kinds)
-        or not all(issubclass(kind, (io.IOBase, weakref.ref)) for kind in told)
+        or not all(issubclass(kind, (_IOBase, weakref.ref)) for kind in told)
         or any(_is_told(one) for one in made if type(one) in told)
         or any(_has_unknown_end(one) for one in made if isinstance(one, type(sys)))
-        or any(_has_untracked(one) for one in made if isinstance(one, type))
     )
 
 
 def _is_told(one: object) -> bool:
     """Whether a stream, or a weak reference, has something to do at the end."""
-    if isinstance(one, io.IOBase):
+    if isinstance(one, _IOBase):
         return not one.closed and not any(one is part for part in _standard_streams())
     callback = getattr(one, "__callback__", None)
     if callback is None or isinstance(callback, type(len)):  # in C: abstract base classes have them
@@ -107,8 +104,3 @@ def _standard_streams() -> list[object]:
     for name in ("buffer", "raw"):
         streams += [getattr(stream, name, None) for stream in streams]
     return streams
-
-
-def _has_untracked(kind: type) -> bool:
-    """Whether a class has finalizers that are called for objects which the collector doesn't know."""
-    return not kind.__flags__ & _HAVE_GC and hasattr(kind, "__del__")

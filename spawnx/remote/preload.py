@@ -15,6 +15,7 @@ import sysconfig
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
 
 class GivenUp(Exception):  # noqa: N818 - no error, but a reason to clone without
@@ -35,8 +36,7 @@ def _renew_torch() -> None:
 
 def _may_torch_end() -> bool:
     """Not where peers or a device are to be told: what holds them is finalized in C."""
-    import torch
-
+    torch: Any = sys.modules["torch"]
     return not torch.cuda.is_initialized() and not (
         torch.distributed.is_available() and torch.distributed.is_initialized()
     )

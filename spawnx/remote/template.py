@@ -6,6 +6,7 @@ memory, in which the supervisor reads as soon as the template has ended: there i
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import gc
 import importlib
 import mmap
@@ -139,9 +140,9 @@ def main(
         for name in _OF_EVERY_RANK:
             importlib.import_module(name)
         mp_private.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
+        message.prepare_clones()
         if preload:
             preloading.preload(preload)
-        message.compile_main()
         may_be_short = leaving.may_be_short(list(sys.modules.values()))
         position = _clone(shared, ranks, parent, guarded=guarded)
     except preloading.GivenUp as error:
@@ -157,7 +158,8 @@ def main(
     if preload:
         preloading.renew()
     place = places[position - 1]
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    # Not signal.pthread_sigmask: it would make enums of all signals, 0.1 ms in each of a thousand ranks.
+    _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def run() -> None:
         code = remote.be(message, place, parent, "native" if guarded else None)

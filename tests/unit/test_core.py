@@ -95,7 +95,7 @@ def header() -> tuple[set[str], set[str]]:
     text = re.sub(
         r"/\*.*?\*/", "", Path(ROOT, "csrc", "spawnx.h").read_text(encoding="utf-8"), flags=re.DOTALL
     )
-    return set(re.findall(r"int (spx_\w+)\(", text)), set(re.findall(r"(SPX_\w+) =", text))
+    return set(re.findall(r"(?:int|void) (spx_\w+)\(", text)), set(re.findall(r"(SPX_\w+) =", text))
 
 
 def test_header_stub_and_library_agree() -> None:

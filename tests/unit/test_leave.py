@@ -1,0 +1,205 @@
+"""The end of a clone: at once where nobody could tell, and that of any interpreter where somebody could."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from spawnx import backends
+from tests.support import Impl, Program
+
+if "native" not in backends.available():
+    pytest.skip("this installation has no C core, which clones", allow_module_level=True)
+
+# A rank runs `work`, and leaves word in a pipe if it ends at once.
+PROGRAM = """
+    import os, sys
+
+    # Modules may be half taken apart when it is called.
+    def tell(out, open=os.open, write=os.write, flags=os.O_WRONLY | os.O_APPEND):
+        write(open(out, flags), b"told")
+
+    {module}
+
+    def leave_word(pipe):
+        from spawnx.backends import native
+
+        leave = native.leave
+        native.leave = lambda code: (os.write(pipe, b"s"), leave(code))
+
+    def rank(_, pipe, out):
+        leave_word(os.dup(pipe.fileno()))
+        work(out)
+
+    if __name__ == "__main__":
+        reader, writer = mp.get_context("spawn").Pipe(duplex=False)
+        context = mp.start_processes(rank, (writer, sys.argv[1]), 2, join=False)
+        writer.close()
+        while not context.join():
+            pass
+        print(context.launcher, os.read(reader.fileno(), 9).decode())
+"""
+
+NOTHING = "def work(out):\n    pass"
+THINGS_THAT_ARE_TOLD = {
+    "global with __del__": """
+        class Told:
+            def __del__(self, tell=tell):
+                tell(self.out)
+
+        told = Told()
+
+        def work(out):
+            told.out = out
+    """,
+    "cycle with __del__": """
+        class Told:
+            def __del__(self, tell=tell):
+                tell(self.out)
+
+        def work(out):
+            told = Told()
+            told.self, told.out = told, out
+    """,
+    "stream with a full buffer": """
+        def work(out):
+            global file
+            file = open(out, "a")
+            file.write("told")
+    """,
+    "generator in the middle": """
+        def generator(out, tell=tell):
+            try:
+                yield
+            finally:
+                tell(out)
+
+        def work(out):
+            global running
+            running = generator(out)
+            next(running)
+    """,
+    "function of atexit": """
+        import atexit
+
+        def work(out):
+            atexit.register(tell, out)
+    """,
+    "finalizer of weakref": """
+        import weakref
+
+        class Told:
+            pass
+
+        told = Told()
+
+        def work(out):
+            weakref.finalize(told, tell, out)
+    """,
+    "weak reference with a callback": """
+        import types, weakref
+
+        class Told:
+            pass
+
+        def work(out):
+            module = sys.modules["module"] = types.ModuleType("module")
+            module.told = Told()
+            module.reference = weakref.ref(module.told, lambda _, tell=tell: tell(out))
+    """,
+    "buffer of libc": """
+        import ctypes
+
+        def work(out):
+            libc = ctypes.CDLL(None)
+            libc.fopen.restype = ctypes.c_void_p
+            file = libc.fopen(out.encode(), b"a")
+            libc.fputs(b"told", ctypes.c_void_p(file))
+    """,
+}
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
+    """Programs whose ranks are cloned."""
+    monkeypatch.setenv("SPAWNX_BACKEND", "native")
+    return Program(Impl("native"), tmp_path)
+
+
+def told(program: Program, module: str, **environment: str) -> tuple[str, str]:
+    """How the ranks were launched, with an s for each that ended at once; and what they wrote."""
+    out = program.folder / "out"
+    out.touch()
+    source = textwrap.dedent(PROGRAM).replace("{module}", textwrap.dedent(module))
+    (line,) = program.output(source, str(out))
+    return line, out.read_text(encoding="utf-8")
+
+
+def test_rank_that_made_nothing_which_would_be_told_ends_at_once(program: Program) -> None:
+    """No module is taken apart."""
+    assert ("clone ss", "") == told(program, NOTHING)
+
+
+@pytest.mark.parametrize("module", THINGS_THAT_ARE_TOLD.values(), ids=THINGS_THAT_ARE_TOLD)
+def test_what_is_told_of_the_end_of_an_interpreter_is_told(module: str, program: Program) -> None:
+    """As by exec: finalizers are called, buffers are written."""
+    assert "toldtold" == told(program, module)[1]
+
+
+@pytest.mark.parametrize(
+    ("module", "ends"),
+    [
+        pytest.param("import _cffi_backend\n" + NOTHING, "clone ss", id="ours"),
+        pytest.param("import psutil\n" + NOTHING, "clone ", id="unknown extension"),
+        pytest.param("import ctypes\nlibrary = ctypes.CDLL(None)\n" + NOTHING, "clone ", id="library"),
+    ],
+)
+def test_rank_that_uses_unknown_libraries_is_finalized(module: str, ends: str, program: Program) -> None:
+    """They may have an end of their own."""
+    assert ends == told(program, module)[0]
+
+
+def test_rank_with_a_preloaded_library_is_finalized(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of LD_PRELOAD is there to look on, and may write at the end what it saw."""
+    monkeypatch.setenv("LD_PRELOAD", "libm.so.6")
+
+    assert "clone " == told(program, NOTHING)[0]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("work", "ends"),
+    [
+        pytest.param("(torch.ones(8, 8) @ torch.ones(8, 8)).backward", "clone ss", id="computes"),
+        pytest.param(
+            "torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(),"
+            " rank=0, world_size=1)",
+            "clone ",
+            id="has peers",
+        ),
+    ],
+)
+def test_torch_rank_ends_at_once_unless_it_has_peers(work: str, ends: str, program: Program) -> None:
+    """Peers, and devices, are to be told."""
+    assert ends == told(program, f"import torch\n\ndef work(out):\n    {work}")[0]
+
+
+def test_exit_code_that_no_short_end_can_give_is_the_interpreters(program: Program) -> None:
+    """sys.exit(2**70), as multiprocessing has it."""
+    source = """
+        import sys
+
+        def rank(i):
+            sys.exit(2**70)
+
+        if __name__ == "__main__":
+            context = mp.start_processes(rank, (), 1, join=False)
+            context.processes[0].join()
+            print(context.launcher, context.processes[0].exitcode)
+    """
+
+    assert ["clone 255"] == program.output(source)
