@@ -1,9 +1,9 @@
 """The end of a clone: that of a fresh interpreter where anything could tell, and at once where nothing can.
 
-To finalize an interpreter is to take apart every module, and so to copy every page that a clone shared until then: 4 of a
-light rank's 6 ms, and nearly all of a torch rank's 300. What a program can see of it is that objects which live until the
-end are finalized: buffers are flushed, `__del__` is called. So those that the rank has made are looked at; what the
-template had made before needs no end of its own, once the functions of `atexit` have run.
+To finalize an interpreter is to take apart every module, and so to copy every page that a clone shared until then: 4
+of a light rank's 6 ms, and nearly all of a torch rank's 300. What a program can see of it is that objects which live
+until the end are finalized: buffers are flushed, `__del__` is called. So those that the rank has made are looked at;
+what the template had made before needs no end of its own, once the functions of `atexit` have run.
 
 Forked ranks always end at once, as multiprocessing has it, whatever they have made.
 """
