@@ -10,7 +10,7 @@
 
 enum {
     /* What the library and this header must agree on. Raised with every change of this file. */
-    SPX_ABI = 5,
+    SPX_ABI = 6,
     /* spx_arm: the parent was dead already. */
     SPX_ORPHAN = 1,
     /* spx_peek and struct spx_seen: somebody else has reaped the child, and the kernel doesn't tell its exit code. */
@@ -18,6 +18,10 @@ enum {
     /* spx_peek and struct spx_seen: the child runs. */
     SPX_RUNS = 1 << 17,
 };
+
+/* libc's: the environment, with what os.putenv and libraries have set, of which os.environ doesn't know. Anybody may
+ * change it who has the interpreter's lock. */
+extern char **environ;
 
 /* SPX_ABI, as compiled. */
 int spx_abi(void);

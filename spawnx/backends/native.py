@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Sequence
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from spawnx.backends.contract import Program, Seen, Watch
 
@@ -65,7 +65,7 @@ class NativeBackend:
     def launch(self, program: Program) -> tuple[int, int]:
         """See the contract."""
         argv = [ffi.new("char[]", os.fsencode(argument)) for argument in program.argv]
-        environment = [ffi.new("char[]", key + b"=" + value) for key, value in os.environb.items()]
+        environment = _environment()
         keep, mask = ffi.new("int[]", program.keep), ffi.new("int[]", list(program.mask))
         arguments = ffi.new("char *[]", [*argv, ffi.NULL]), ffi.new("char *[]", [*environment, ffi.NULL])
         what = ffi.new(
@@ -197,6 +197,14 @@ class NativeWatch:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _environment() -> list[Any]:
+    """A copy of libc's environment, made under the interpreter's lock, which the core doesn't have."""
+    copies: list[Any] = []
+    while lib.environ != ffi.NULL and lib.environ[len(copies)] != ffi.NULL:
+        copies.append(ffi.new("char[]", ffi.string(lib.environ[len(copies)])))
+    return copies
 
 
 def _checked(result: int) -> int:
