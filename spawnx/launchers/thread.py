@@ -1,4 +1,4 @@
-"""The launching thread: one per process, for as long as the process lives.
+"""The launching thread: one per process as a rule, for as long as the process lives.
 
 Two facts ask for it. The kernel ties a child's death signal to the *thread* that created it (prctl(2)), so children
 that a short-lived thread asks for must be created by one that stays. And Python runs signal handlers in the main thread
@@ -7,6 +7,7 @@ only: in this one, no KeyboardInterrupt comes between the creation of a child an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from queue import SimpleQueue
@@ -81,14 +82,35 @@ def launch_in_thread(work: Callable[[Job], None]) -> None:
 
 
 def _running() -> SimpleQueue[Job]:
-    """The queue of this process's launching thread; a forked child starts its own."""
-    global _queue  # noqa: PLW0603 - one per process
+    """The queue of the launching thread that is like the calling one; a forked child starts its own."""
+    like = _inherited()
     with _lock:
-        if _queue is None:
+        if like not in _queues:
             queue: SimpleQueue[Job] = SimpleQueue()
             threading.Thread(target=_serve, args=(queue,), name="spawnx-launch", daemon=True).start()
-            _queue = queue
-        return _queue
+            _queues[like] = queue
+        return _queues[like]
+
+
+# What of the calling thread's /proc folder its children have from it.
+_STATUS = (b"Cap", b"NoNewPrivs", b"Seccomp")
+_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid_for_children", "time_for_children", "user", "uts")
+
+
+def _inherited() -> tuple[object, ...]:
+    """What a child would have from the calling thread, as far as it can be told; of threads that agree one will do."""
+    if not hasattr(os, "sched_getscheduler"):
+        return ()
+    found: list[object] = [os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)]
+    found.append(os.sched_getparam(0).sched_priority)
+    # Before Linux 3.17, and where there is no /proc, nothing more can be told.
+    with contextlib.suppress(OSError):
+        with open("/proc/thread-self/status", "rb") as file:
+            found += [line for line in file if line.startswith(_STATUS)]
+        for name in _NAMESPACES:
+            with contextlib.suppress(FileNotFoundError):
+                found.append(os.readlink(f"/proc/thread-self/ns/{name}"))
+    return tuple(found)
 
 
 def _serve(queue: SimpleQueue[Job]) -> None:
@@ -97,10 +119,10 @@ def _serve(queue: SimpleQueue[Job]) -> None:
 
 
 def _forget() -> None:
-    global _queue, _lock
-    _queue, _lock = None, threading.Lock()
+    global _queues, _lock
+    _queues, _lock = {}, threading.Lock()
 
 
-_queue: SimpleQueue[Job] | None = None
+_queues: dict[tuple[object, ...], SimpleQueue[Job]] = {}
 _lock = threading.Lock()
 os.register_at_fork(after_in_child=_forget)
