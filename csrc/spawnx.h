@@ -10,7 +10,7 @@
 
 enum {
     /* What the library and this header must agree on. Raised with every change of this file. */
-    SPX_ABI = 6,
+    SPX_ABI = 7,
     /* spx_arm: the parent was dead already. */
     SPX_ORPHAN = 1,
     /* spx_peek and struct spx_seen: somebody else has reaped the child, and the kernel doesn't tell its exit code. */
@@ -132,6 +132,12 @@ enum {
  * In the caller 0; in each clone its position plus 1. -errno from the first one that failed on: those before are in
  * `pids`. -EBUSY: there are more threads. -ENOTSUP: this libc can't be renewed. */
 int spx_clone_siblings(const struct spx_clone *what);
+
+/* Have the kernel put private memory into large pages (madvise(2), MADV_COLLAPSE, Linux 6.1), part by part, as far as it
+ * can: of some regions it can't.
+ *
+ * The number of large pages made. */
+int spx_collapse(long start, long end);
 
 /* End the calling process with an exit code, as _exit(2) does, after what stdio has buffered was written. */
 void spx_leave(int code);

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import shutil
 import signal
 import sys
@@ -14,6 +13,7 @@ import weakref
 from spawnx import mp_private, settings
 from spawnx.backends.contract import Program
 from spawnx.fd_room import FULL
+from spawnx.helper import Helper
 from spawnx.remote import gate, report, wire
 from spawnx.remote.rank import GUARDIAN, LIFELINE, OFF
 
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from spawnx.backends.contract import Backend
     from spawnx.process import RankProcess
 
-# Seconds that a guardian may take to answer, or to end when it is dismissed: one that takes longer is stopped.
+# Seconds that a guardian may take to answer: one that takes longer is stopped.
 _ANSWERS_WITHIN = 10.0
-_ENDS_WITHIN = 1.0
 
 
 class Guard:
@@ -70,7 +69,7 @@ class Guard:
     def sentinel(self) -> int:
         """What becomes readable when the guardian has ended; -1 if there is none."""
         guardian = self._behind.guardian
-        return -1 if guardian is None else guardian.pidfd
+        return -1 if guardian is None else guardian.helper.pidfd
 
     def hold_helper(self, pidfd: int) -> None:
         """Have the guardian hold a process that makes ranks, until it has ended by itself."""
@@ -203,7 +202,7 @@ class Guardian:
 
     Attributes:
         channel: the socket over which it is told whom to hold.
-        pidfd: readable when it has ended.
+        helper: its process.
 
     Raises:
         OSError: it could not be started.
@@ -212,13 +211,12 @@ class Guardian:
     def __init__(self, backend: Backend, folder: str, grace: float) -> None:
         import socket  # not at the top: contexts without a guardian need none
 
-        self._backend = backend
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self.channel.settimeout(_ANSWERS_WITHIN)
             argv = backend.guardian_command(theirs.fileno(), os.getpid(), int(grace * 1000), folder)
             program = Program(argv, keep=[theirs.fileno()], death_signal=0, mask=signal.valid_signals())
-            _, self.pidfd = backend.launch(program)
+            self.helper = Helper.launch(backend, program)
         except BaseException:
             self.channel.close()
             raise
@@ -246,13 +244,7 @@ class Guardian:
         with contextlib.suppress(OSError):
             self.channel.send(wire.DISMISS)
         self.channel.close()
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        if not poll.poll(_ENDS_WITHIN * 1000):
-            self._backend.fan_out([self.pidfd], signal.SIGKILL)  # somebody has stopped it
-            poll.poll(_ENDS_WITHIN * 1000)
-        self._backend.reap([self.pidfd])
-        os.close(self.pidfd)
+        self.helper.end()
 
 
 def _warn(error: OSError) -> None:

@@ -85,12 +85,12 @@ def close_with(owner: object, *fds: int) -> Callable[[], None]:
     return finalizer
 
 
-def close_late(owner: object, close: Callable[[], None]) -> Callable[[], None]:
+def close_late(owner: object, close: Callable[[], Any]) -> Callable[[], Any]:
     """Call `close` once: when the returned function is called, `owner` is collected, or the process exits.
 
     At exit after multiprocessing has joined its children, unlike `weakref.finalize`; not in forked children.
     """
-    finalizer: Callable[[], None] = multiprocessing.util.Finalize(owner, close, exitpriority=-100)
+    finalizer: Callable[[], Any] = multiprocessing.util.Finalize(owner, close, exitpriority=-100)
     return finalizer
 
 
@@ -364,12 +364,15 @@ def run_exit_functions(start_method: str) -> None:
         atexit._run_exitfuncs()
 
 
-def exit_forked(code: int) -> None:
-    """Leave a forked child without returning to what the supervisor was doing, whatever `code` is."""
+def exit_forked(start_method: str, code: int) -> None:
+    """End a rank of a start method that ends at once, without returning to what was done before, whatever `code` is."""
     try:
-        os._exit(code)
-    except OverflowError:  # sys.exit(2**40): what the interpreter's own exit makes of it
-        os._exit(255)
+        run_exit_functions(start_method)
+    finally:
+        try:
+            os._exit(code)
+        except OverflowError:  # sys.exit(2**40): what the interpreter's own exit makes of it
+            os._exit(255)
 
 
 # -- before the main module is imported -----------------------------------------------------------------------

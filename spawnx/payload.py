@@ -75,12 +75,19 @@ class Payload:
 class Payloads:
     """The payloads of one call.
 
+    Args:
+        fn, args: what is pickled.
+        start_method: whose Popen numbers the fds that are handed over.
+        asked: the start method as the caller knows it.
+
     Raises (when made):
         Exception: what pickling raised, its type unchanged, its text naming what can't be pickled and what to do.
     """
 
-    def __init__(self, fn: Callable[..., object], args: tuple[object, ...], start_method: str) -> None:
-        self._what = (fn, args, start_method)
+    def __init__(
+        self, fn: Callable[..., object], args: tuple[object, ...], start_method: str, *, asked: str = ""
+    ) -> None:
+        self._what = (fn, args, start_method, asked or start_method)
         try:
             self._first: Payload | None = _pickled(*self._what)
         except mp_private.NeedsChild:
@@ -109,7 +116,7 @@ class Payloads:
             payload.close()
 
 
-def _pickled(fn: Callable[..., object], args: tuple[object, ...], start_method: str) -> Payload:
+def _pickled(fn: Callable[..., object], args: tuple[object, ...], start_method: str, asked: str) -> Payload:
     collector = mp_private.Collector(start_method)
     try:
         data, shareable = _dump((fn, args), collector)
@@ -118,7 +125,7 @@ def _pickled(fn: Callable[..., object], args: tuple[object, ...], start_method: 
         raise
     except Exception as error:
         collector.close()
-        _explain(error, fn, args, start_method)
+        _explain(error, fn, args, asked)
         raise
 
 

@@ -11,6 +11,7 @@ import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator
@@ -256,6 +257,7 @@ def _nothing_left(
     before = Belongings.now(folder)
     with _time_limit():
         yield
+    _stop_kept_template()
     failed = request.node.stash[HAS_FAILED]
     left = _left_after_settling(folder, before, 0 if failed else SETTLE_S)
     names = left.names()
@@ -263,6 +265,13 @@ def _nothing_left(
 
     if not failed:  # else it is noise: the traceback alone holds much
         assert [] == names
+
+
+def _stop_kept_template() -> None:
+    """End what lives from call to call."""
+    forkserver = sys.modules.get("spawnx.launchers.forkserver")
+    if forkserver is not None:
+        forkserver.stop()
 
 
 def _left_after_settling(folder: Path, before: Belongings, seconds: float) -> Belongings:

@@ -87,38 +87,38 @@ def choose(start_method: str, backend: Backend) -> tuple[Launcher, str]:
     from spawnx.launchers import stdlib
 
     wanted = settings.LAUNCHER.read()
-    if wanted == "stdlib":
-        return stdlib.StdlibLauncher(), f"{settings.LAUNCHER.name}={wanted}"
-    why_not = _why_stdlib(start_method, backend)
-    if why_not:
-        return stdlib.StdlibLauncher(), why_not
+    told = f"{settings.LAUNCHER.name}={wanted}"
+    clones = wanted != "exec" and backend.name == "native"
+    if why := told if wanted == "stdlib" else _why_stdlib(start_method, backend, clones=clones):
+        return stdlib.StdlibLauncher(), why
     if start_method == "fork":
         from spawnx.launchers import fork
 
         return fork.ForkLauncher(), "pidfds hold forked ranks"
-    if wanted == "exec" or backend.name != "native":
+    if start_method == "forkserver":
+        from spawnx.launchers import forkserver
+
+        return forkserver.ForkserverLauncher(), "the C core clones a kept interpreter"
+    if not clones:
         from spawnx.launchers import exec as exec_
 
-        why = f"{settings.LAUNCHER.name}={wanted}" if wanted == "exec" else "pidfds hold fresh interpreters"
-        return exec_.ExecLauncher(), why
+        return exec_.ExecLauncher(), told if wanted == "exec" else "pidfds hold fresh interpreters"
     from spawnx.launchers import clone
 
     return clone.CloneLauncher(), "the C core clones one fresh interpreter"
 
 
-def _why_stdlib(start_method: str, backend: Backend) -> str | None:
+def _why_stdlib(start_method: str, backend: Backend, *, clones: bool) -> str | None:
     """Why ranks of a start method are left to multiprocessing, or None if they aren't."""
-    if start_method == "forkserver":
-        return "the forkserver is multiprocessing's"
-    if not backend.has_pidfd():
-        return "no pidfds here"
-    if start_method == "spawn" and not hasattr(os, "memfd_create"):
-        return "no memfd here"
-    if start_method == "spawn" and getattr(sys, "frozen", False):
-        return "a frozen program has an interpreter of its own"
-    if start_method == "spawn" and "pydevd" in sys.modules:
-        return "a debugger patches how multiprocessing starts processes"
-    return None
+    fresh = start_method != "fork"
+    reasons = {
+        "no pidfds here": not backend.has_pidfd(),
+        "without clones, the forkserver is multiprocessing's": start_method == "forkserver" and not clones,
+        "no memfd here": fresh and not hasattr(os, "memfd_create"),
+        "a frozen program has an interpreter of its own": fresh and getattr(sys, "frozen", False),
+        "a debugger patches how multiprocessing starts processes": fresh and "pydevd" in sys.modules,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def launch(launcher: Launcher, order: Order) -> list[RankProcess]:

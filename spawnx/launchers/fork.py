@@ -86,7 +86,4 @@ def _be_rank(
 
         traceback.print_exc()
     finally:
-        try:
-            mp_private.run_exit_functions("fork")
-        finally:
-            mp_private.exit_forked(code)
+        mp_private.exit_forked("fork", code)

@@ -1,4 +1,4 @@
-"""The launching thread: one per process as a rule, for as long as the process lives.
+"""Launching threads: as many as there are callers at once, each for as long as the process lives.
 
 Two facts ask for it. The kernel ties a child's death signal to the *thread* that created it (prctl(2)), so children
 that a short-lived thread asks for must be created by one that stays. And Python runs signal handlers in the main thread
@@ -73,7 +73,7 @@ def launch_in_thread(work: Callable[[Job], None]) -> None:
     """
     job = Job(work)
     try:
-        _running().put(job)
+        _hand_over(job)
     except (
         RuntimeError
     ):  # "can't start new thread": the interpreter is shutting down, and this thread with it
@@ -81,15 +81,37 @@ def launch_in_thread(work: Callable[[Job], None]) -> None:
     job.wait()
 
 
-def _running() -> SimpleQueue[Job]:
-    """The queue of the launching thread that is like the calling one; a forked child starts its own."""
-    like = _inherited()
+class _Threads:
+    """Launching threads that are alike.
+
+    Attributes:
+        jobs: what they are to do.
+        idle: how many of them wait for a job that nobody has handed over yet.
+    """
+
+    __slots__ = ("idle", "jobs")
+
+    def __init__(self) -> None:
+        self.jobs: SimpleQueue[Job] = SimpleQueue()
+        self.idle = 0
+
+    def serve(self) -> None:
+        while True:
+            self.jobs.get().do()
+            with _lock:
+                self.idle += 1
+
+
+def _hand_over(job: Job) -> None:
+    """Have a launching thread that is like the calling one do a job; none waits for another one's."""
+    like = inherited()
     with _lock:
-        if like not in _queues:
-            queue: SimpleQueue[Job] = SimpleQueue()
-            threading.Thread(target=_serve, args=(queue,), name="spawnx-launch", daemon=True).start()
-            _queues[like] = queue
-        return _queues[like]
+        threads = _alike.setdefault(like, _Threads())
+        if threads.idle == 0:
+            threading.Thread(target=threads.serve, name="spawnx-launch", daemon=True).start()
+        else:
+            threads.idle -= 1
+        threads.jobs.put(job)
 
 
 # What of the calling thread's /proc folder its children have from it.
@@ -97,7 +119,7 @@ _STATUS = (b"Cap", b"NoNewPrivs", b"Seccomp")
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid_for_children", "time_for_children", "user", "uts")
 
 
-def _inherited() -> tuple[object, ...]:
+def inherited() -> tuple[object, ...]:
     """What a child would have from the calling thread, as far as it can be told; of threads that agree one will do."""
     if not hasattr(os, "sched_getscheduler"):
         return ()
@@ -113,16 +135,11 @@ def _inherited() -> tuple[object, ...]:
     return tuple(found)
 
 
-def _serve(queue: SimpleQueue[Job]) -> None:
-    while True:
-        queue.get().do()
-
-
 def _forget() -> None:
-    global _queues, _lock
-    _queues, _lock = {}, threading.Lock()
+    global _alike, _lock
+    _alike, _lock = {}, threading.Lock()
 
 
-_queues: dict[tuple[object, ...], SimpleQueue[Job]] = {}
+_alike: dict[tuple[object, ...], _Threads] = {}
 _lock = threading.Lock()
 os.register_at_fork(after_in_child=_forget)

@@ -80,9 +80,14 @@ def chosen(modules: Iterable[object]) -> tuple[str, ...]:
 def _is_standard(name: str) -> bool:
     """Whether an imported module is the standard library's: not one of the same name that stands before it."""
     module = sys.modules.get(name)
-    if module is None or name.partition(".")[0] not in sys.stdlib_module_names:
+    if module is None or not is_of_stdlib(name):
         return False
     return is_of_library(getattr(getattr(module, "__spec__", None), "origin", None) or "")
+
+
+def is_of_stdlib(name: str) -> bool:
+    """Whether a name is that of a module of the standard library."""
+    return name.partition(".")[0] in sys.stdlib_module_names
 
 
 def is_of_library(origin: str) -> bool:
@@ -97,12 +102,12 @@ def preload(names: Iterable[str]) -> None:
     Raises:
         GivenUp: one raised, or left something that can't be cloned: the text says what.
     """
+    names = [name for name in names if name not in sys.modules]
+    if all(map(is_of_stdlib, names)):  # no module of it starts or opens anything when it is imported
+        _import(names)
+        return
     fds = set(os.listdir("/proc/self/fd"))
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except BaseException as error:
-            raise GivenUp(f"the import of {name} raised {type(error).__name__}: {error}") from error
+    _import(names)
     _end_threads()
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
@@ -115,6 +120,14 @@ def preload(names: Iterable[str]) -> None:
         raise GivenUp("the imports started a process")
     if new := set(os.listdir("/proc/self/fd")) - fds:
         raise GivenUp(f"the imports left {len(new)} files open")
+
+
+def _import(names: Iterable[str]) -> None:
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            raise GivenUp(f"the import of {name} raised {type(error).__name__}: {error}") from error
 
 
 def _end_threads() -> None:

@@ -16,6 +16,7 @@ import signal
 import struct
 import sys
 import threading
+from functools import partial
 
 from spawnx import mp_private
 from spawnx.remote import leave as leaving
@@ -35,7 +36,7 @@ CLONED = 2
 GAVE_UP_PRELOAD = 3
 
 # What every rank imports on its way to the main module and to its end.
-_OF_EVERY_RANK = ("pkgutil", "runpy", "spawnx.remote.gate", "spawnx.remote.report")
+OF_EVERY_RANK = ("pkgutil", "runpy", "spawnx.remote.gate", "spawnx.remote.report")
 
 _HEAD = struct.Struct("ii")
 _PID = struct.Struct("i")
@@ -116,6 +117,7 @@ def main(
     tracker: int,
     mask: list[int],
     preload: tuple[str, ...],
+    start_method: str,
 ) -> Callable[[], None]:
     """Be a template. Returns in the clones only, with what each is to do next: with no frame of the template's left.
 
@@ -130,6 +132,7 @@ def main(
         tracker: the fd of the supervisor's resource tracker.
         mask: the signals that are blocked in the ranks; here all are.
         preload: the modules that are imported before.
+        start_method: by which ranks are to end.
     """
     shared = Table(table, ranks)
     os.close(table)
@@ -137,13 +140,13 @@ def main(
         message = mp_private.Message(os.pread(order, size, 0))
         places: list[Place] = pickle.loads(os.pread(order, places_size, size))  # noqa: S301 - from our supervisor
         os.close(order)
-        for name in _OF_EVERY_RANK:
+        for name in OF_EVERY_RANK:
             importlib.import_module(name)
         mp_private.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
         message.prepare_clones()
         if preload:
             preloading.preload(preload)
-        may_be_short = leaving.may_be_short(list(sys.modules.values()))
+        leave = _ending(start_method)
         position = _clone(shared, ranks, parent, guarded=guarded)
     except preloading.GivenUp as error:
         shared.write(GAVE_UP_PRELOAD)
@@ -162,10 +165,16 @@ def main(
     _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def run() -> None:
-        code = remote.be(message, place, parent, "native" if guarded else None)
-        leaving.leave(code, may_be_short=may_be_short)
+        leave(remote.be(message, place, parent, "native" if guarded else None))
 
     return run
+
+
+def _ending(start_method: str) -> Callable[[int], object]:
+    """How ranks end, given an exit code: as those of multiprocessing do."""
+    if start_method == "forkserver":
+        return partial(mp_private.exit_forked, start_method)
+    return partial(leaving.leave, may_be_short=leaving.may_be_short(list(sys.modules.values())))
 
 
 def _clone(table: Table, ranks: int, parent: int, *, guarded: bool) -> int:

@@ -1,4 +1,4 @@
-"""What a supervisor says to its guardian, over a SOCK_SEQPACKET socket: as csrc/spawnx.h has it."""
+"""The words between a supervisor and its guardian (as csrc/spawnx.h has them), or its kept template: SOCK_SEQPACKET."""
 
 from __future__ import annotations
 
@@ -10,3 +10,13 @@ HOLD_UNARMED = b"U"
 DISMISS = b"D"
 # The most fds that one message carries (SCM_MAX_FD of the kernel).
 MAX_SENT = 253
+
+# To the kept template: the fds of an errand, of which there are more to come, or no more. Answered by an errno, an int.
+MORE = b"+"
+COMPLETE = b"."
+# What it says first: it waits for errands; its imports can't be cloned, or something else went wrong, and why. It then
+# ends.
+READY = b"r"
+GAVE_UP = b"g"
+FAILED = b"f"
+MOST_TEXT = 1024

@@ -31,6 +31,7 @@ ALLOWED = {
     "launchers": {
         "launchers",
         "guard",
+        "helper",
         "fd_room",
         "process",
         "payload",
@@ -39,9 +40,13 @@ ALLOWED = {
         "settings",
         "remote.preload",
         "remote.rank",
+        "remote.surroundings",
         "remote.template",
+        "remote.wire",
     },
+    "helper": {"backends.contract"},
     "guard": {
+        "helper",
         "process",
         "backends",
         "mp_private",

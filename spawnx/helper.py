@@ -1,0 +1,80 @@
+"""A child of the supervisor that is no rank: a guardian, a template."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+from spawnx.backends.contract import LOST
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from spawnx.backends.contract import Backend, Program
+
+# Seconds that one which is dismissed may take to end; who takes longer is stopped.
+_ENDS_WITHIN = 1.0
+
+
+class Helper:
+    """A program that was launched, held by its pidfd.
+
+    Args:
+        backend: by which it is watched, signalled and reaped.
+        pidfd: of a child; from now on its own.
+
+    Attributes:
+        pidfd: readable when it has ended.
+    """
+
+    __slots__ = ("_backend", "pidfd")
+
+    def __init__(self, backend: Backend, pidfd: int) -> None:
+        self._backend = backend
+        self.pidfd = pidfd
+
+    @classmethod
+    def launch(cls, backend: Backend, program: Program) -> Helper:
+        """Launch a program.
+
+        Raises:
+            OSError: it could not be started.
+        """
+        return cls(backend, backend.launch(program)[1])
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._backend.fan_out([self.pidfd], signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait up to `timeout` seconds, or for ever, for it to end; whether it has."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(None if timeout is None else timeout * 1000))
+
+    def reap(self) -> int:
+        """Forget it, which has ended; its exit code, or `LOST`."""
+        code = self._backend.peek(self.pidfd)
+        self._backend.reap([self.pidfd])
+        self.close()
+        return LOST if code is None else code
+
+    def end(self) -> int:
+        """Wait for it, which was told to end; its exit code, or `LOST`."""
+        if not self.wait(_ENDS_WITHIN):
+            self.kill()
+            self.wait(_ENDS_WITHIN)
+        return self.reap()
+
+    def close(self) -> None:
+        """Close the pidfd. May be called again."""
+        pidfd, self.pidfd = self.pidfd, -1
+        if pidfd >= 0:
+            os.close(pidfd)
+
+
+def told(code: int) -> str:
+    """How a process ended, in words that follow "ended"."""
+    if code == LOST:
+        return "in an unknown way"
+    return f"with exit code {code}" if code >= 0 else f"by signal {-code}"

@@ -1,0 +1,257 @@
+"""Ranks cloned from a kept template: it has imported what is slow to import before the first call, once for all.
+
+Each call has a template of its own, as by `clone`; here it is a clone of the kept one, not a fresh interpreter. See
+`remote.kept`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import resource
+import signal
+import threading
+from functools import partial
+
+from spawnx import mp_private
+from spawnx.backends.contract import Program
+from spawnx.backends.python import end_unheld
+from spawnx.helper import Helper, told
+from spawnx.launchers.clone import CloneLauncher
+from spawnx.launchers.template import PERMANENT, CantServe, PreloadGivenUp
+from spawnx.launchers.thread import inherited
+from spawnx.payload import to_memory
+from spawnx.remote import preload, surroundings, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from spawnx.backends.contract import Backend
+    from spawnx.launchers.template import Errand, Template
+    from spawnx.launchers.thread import Job
+
+# What is read when an interpreter starts, or when a module is imported that takes long: the beginnings of names.
+_READ_EARLY = (
+    b"PYTHON", b"LD_", b"GLIBC_", b"MALLOC_", b"LANG", b"LC_", b"TZ",
+    b"OMP_", b"GOMP_", b"KMP_", b"MKL_", b"OPENBLAS_", b"BLIS_", b"NPY_", b"NUMEXPR_",
+    b"TORCH", b"PYTORCH_", b"ATEN_", b"DNNL_", b"ONEDNN_", b"CUDA_", b"NCCL_", b"GLOO_", b"HIP_", b"ROCR_",
+)  # fmt: skip
+# What of a process its children have and can't change, or not back (proc_pid_status(5)).
+_STATUS = (b"Uid", b"Gid", b"Groups", b"SigIgn")
+
+
+class ForkserverLauncher(CloneLauncher):
+    """See `launchers.Launcher`. Linux, with pidfds and the C core.
+
+    Attributes:
+        name: "forkserver"; "exec" if no template could serve.
+    """
+
+    name = "forkserver"
+
+    def _serve(self, template: Template, backend: Backend, modules: tuple[str, ...]) -> None:
+        # The standard library's are quick to import, and differ from caller to caller: the call's template does that.
+        slow = tuple(name for name in modules if not preload.is_of_stdlib(name))
+        template.serve(lambda errand, job: _clone_kept(errand, job, backend, slow))
+
+
+def _clone_kept(errand: Errand, job: Job, backend: Backend, modules: tuple[str, ...]) -> Helper:
+    """Clone the kept template, or another one if that is gone or is no longer right.
+
+    Raises:
+        PreloadGivenUp: what it imported can't be cloned.
+        CantServe: there is none, for another reason.
+        OSError: it could not be cloned.
+    """
+    global _kept  # noqa: PLW0603 - one per process
+    with _lock:
+        argv = mp_private.interpreter_command("spawnx.remote.kept", "main")
+        like = (modules, argv[: argv.index("-c")], *_unchangeable())
+        for _ in range(2):
+            if job.cancelled:
+                raise CantServe("the call was cancelled")
+            if _kept is not None and _kept.like != like:
+                _kept.close()
+                _kept = None
+            _kept = _kept or KeptTemplate(like, job, backend, modules)
+            try:
+                return _kept.clone(errand)
+            except ConnectionError:  # it has died: another one will do
+                _kept.close()
+                _kept = None
+        raise CantServe("the kept template dies when it is asked to clone itself")
+
+
+def stop() -> None:
+    """End the kept template, if there is one. The next call makes another."""
+    global _kept
+    with _lock:
+        kept, _kept = _kept, None
+        if kept is not None:
+            kept.close()
+
+
+def _unchangeable() -> tuple[object, ...]:
+    """What a template must have been started with to serve now: from the environment, and what only a parent gives."""
+    found: list[object] = [inherited(), os.getpgrp(), os.getsid(0)]
+    found.append([resource.getrlimit(limit)[1] for limit in surroundings.LIMITS])
+    found.append(sorted((name, os.environb[name]) for name in os.environb if name.startswith(_READ_EARLY)))
+    with open("/proc/self/status", "rb") as status:
+        found.append([line for line in status if line.startswith(_STATUS)])
+    for name in ("cgroup", "oom_score_adj"):
+        with open(f"/proc/self/{name}", "rb") as file:
+            found.append(file.read())
+    found.append(os.readlink("/proc/self/root"))
+    return tuple(found)
+
+
+class KeptTemplate:
+    """The kept template, as the supervisor sees it: a child of it, which ends with it.
+
+    Args:
+        like: what it was started with; see `_unchangeable`.
+        job: of the launching thread, in which it is started; it ends if that is cancelled before it is ready.
+        backend: by which it is started.
+        modules: what it imports.
+
+    Raises:
+        PreloadGivenUp: what it imported can't be cloned.
+        CantServe: it could not be started, or it has ended.
+    """
+
+    def __init__(
+        self, like: tuple[object, ...], job: Job, backend: Backend, modules: tuple[str, ...]
+    ) -> None:
+        import socket
+
+        self.like = like
+        self._backend = backend
+        board = os.memfd_create("spawnx-board")
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            os.ftruncate(board, mmap.PAGESIZE)
+            self._board = mmap.mmap(board, mmap.PAGESIZE)
+            self._helper = Helper.launch(backend, _program(theirs.fileno(), board, modules))
+        except OSError as error:
+            self._channel.close()
+            raise CantServe(f"no template could be started: {error}") from error
+        finally:
+            theirs.close()
+            os.close(board)
+        # Not its own method: it would never be collected.
+        self._end = mp_private.close_late(self, partial(_end, self._channel, self._helper))
+        self._wait_ready(job)
+
+    def _wait_ready(self, job: Job) -> None:
+        job.on_cancel = self._helper.kill
+        try:
+            word = self._channel.recv(1 + wire.MOST_TEXT)
+        except ConnectionError:
+            word = b""
+        finally:
+            job.on_cancel = None
+        if word == wire.READY:
+            return
+        code, reason = self.close(), word[1:].decode(errors="replace")
+        if word.startswith(wire.GAVE_UP):
+            raise PreloadGivenUp(reason)
+        raise CantServe(reason or f"the kept template ended {told(code)}")
+
+    def clone(self, errand: Errand) -> Helper:
+        """Have it cloned into the template of a call.
+
+        Raises:
+            ConnectionError: it has died.
+            CantServe: the system never clones.
+            OSError: it could not be cloned.
+        """
+        number = self._ask(errand)
+        pid = int.from_bytes(self._board[:4], "little")
+        self._board[:4] = bytes(4)
+        if number is None:
+            if pid:
+                end_unheld(pid)  # it was made, and nobody could say so
+            raise ConnectionResetError
+        if number in PERMANENT:
+            raise CantServe(os.strerror(number), for_good=True)
+        if number:
+            raise OSError(number, os.strerror(number))
+        return Helper(self._backend, self._backend.open_pidfd(pid))
+
+    def _ask(self, errand: Errand) -> int | None:
+        """Send it an errand; the errno that it answers, or None if it has died."""
+        streams = [_is_open(fd) for fd in (0, 1, 2)]
+        what = {
+            "arguments": errand.arguments,
+            "keep": errand.keep,
+            "streams": streams,
+            "surroundings": surroundings.present(errand.affinity),
+        }
+        file = to_memory("spawnx-errand", memoryview(pickle.dumps(what)))
+        try:
+            fds = [file, *(fd for fd in (0, 1, 2) if streams[fd]), *errand.keep]
+            _send(self._channel, fds)
+            answer = self._channel.recv(4)
+        except ConnectionError:
+            answer = b""
+        finally:
+            os.close(file)
+        return int.from_bytes(answer, "little") if answer else None
+
+    def close(self) -> int:
+        """Let it end, and reap it; its exit code."""
+        code: int = self._end()
+        return code
+
+    def forget(self) -> None:
+        """In a forked child: close what is open here, too."""
+        self._channel.close()
+        self._helper.close()
+
+
+def _program(channel: int, board: int, modules: tuple[str, ...]) -> Program:
+    argv = mp_private.interpreter_command(
+        "spawnx.remote.kept", "main", channel=channel, board=board, parent=os.getpid(), preload=modules
+    )
+    # What main() returns, and what that returns, is called when none of their frames is left.
+    argv[argv.index("-c") + 1] += "()()"
+    # All signals are blocked: Ctrl-C is not for it.
+    return Program(argv, keep=[channel, board], death_signal=signal.SIGKILL, mask=signal.valid_signals())
+
+
+def _end(channel: socket.socket, helper: Helper) -> int:
+    channel.close()
+    return helper.end()
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _send(channel: socket.socket, fds: Sequence[int]) -> None:
+    """Send fds, in as many messages as it takes."""
+    import socket
+
+    for start in range(0, len(fds), wire.MAX_SENT):
+        last = start + wire.MAX_SENT >= len(fds)
+        socket.send_fds(channel, [wire.COMPLETE if last else wire.MORE], fds[start : start + wire.MAX_SENT])
+
+
+def _forget() -> None:
+    """In a forked child: the kept template is the parent's; its end must not wait for ours."""
+    global _kept, _lock
+    if _kept is not None:
+        _kept.forget()
+    _kept, _lock = None, threading.Lock()
+
+
+_kept: KeptTemplate | None = None
+_lock = threading.Lock()
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,164 @@
+"""A template, as the supervisor sees it: what it is told, and what it has made.
+
+How one comes into being is a launcher's business: `clone` launches a fresh interpreter, `forkserver` has a kept one
+cloned.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import signal
+
+from spawnx.backends.python import end_unheld
+from spawnx.helper import told
+from spawnx.launchers import held
+from spawnx.launchers.message import Messages
+from spawnx.launchers.thread import launch_in_thread
+from spawnx.remote import template
+from spawnx.remote.rank import GUARDIAN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from spawnx.helper import Helper
+    from spawnx.launchers import Order
+    from spawnx.launchers.thread import Job
+    from spawnx.payload import Payloads
+    from spawnx.process import RankProcess
+
+# The errnos by which a system says that it never clones.
+PERMANENT = {errno.ENOSYS, errno.EPERM, errno.ENOTSUP, errno.EINVAL}
+
+
+class PreloadGivenUp(Exception):  # noqa: N818 - no error, but a reason to clone without
+    """A template could not be cloned after its imports, and has ended: the text says why."""
+
+
+class CantServe(Exception):  # noqa: N818 - no error, but a reason to go another way
+    """No rank was made: the text says why.
+
+    Attributes:
+        for_good: whether it would be the same at the next call.
+    """
+
+    def __init__(self, reason: str, *, for_good: bool = False) -> None:
+        super().__init__(reason)
+        self.for_good = for_good
+
+
+class Errand:
+    """What a template is to do.
+
+    Attributes:
+        arguments: of `remote.template.main`.
+        keep: the fds that it has under the same numbers.
+        affinity: the processors on which it may run.
+    """
+
+    __slots__ = ("affinity", "arguments", "keep")
+
+    def __init__(self, arguments: dict[str, object], keep: list[int]) -> None:
+        self.arguments = arguments
+        self.keep = keep
+        self.affinity = os.sched_getaffinity(0)
+
+
+class Template:
+    """The template of one call.
+
+    Args:
+        order: what the call asks for.
+        ranks: those that it is to make.
+        payloads: what they run.
+        modules: what it imports before.
+    """
+
+    def __init__(
+        self, order: Order, ranks: Sequence[RankProcess], payloads: Payloads, modules: tuple[str, ...]
+    ) -> None:
+        self._order = order
+        self._modules = modules
+        self._ranks = ranks
+        self._messages = Messages(order, payloads)
+        self._table_file = os.memfd_create("spawnx-pids")
+        os.ftruncate(self._table_file, template.size_of(len(ranks)))
+        self._table = template.Table(self._table_file, len(ranks))
+
+    def serve(self, launch: Callable[[Errand, Job], Helper]) -> None:
+        """Have it make all ranks.
+
+        Args:
+            launch: brings it into being, in a launching thread.
+
+        Raises:
+            PreloadGivenUp: what it imported can't be cloned; none was made.
+            CantServe: none was made, for another reason.
+            OSError: rank k could not be made; those before it have been adopted.
+            RuntimeError: the template died while it made them; none is left.
+        """
+        try:
+            errand = self._errand()
+            launch_in_thread(lambda job: self._work(job, launch, errand))
+        finally:
+            self._table.close()
+            os.close(self._table_file)
+            self._messages.close()
+
+    def _errand(self) -> Errand:
+        message = self._messages.of(self._ranks[0])
+        for rank in self._ranks:
+            rank.kept = self._ranks[0].kept
+        places = pickle.dumps([rank.place for rank in self._ranks])
+        os.pwrite(message.file, places, message.size)
+        arguments: dict[str, object] = {
+            "order": message.file,
+            "size": message.size,
+            "places_size": len(places),
+            "ranks": len(self._ranks),
+            "table": self._table_file,
+            "guarded": self._order.guard.kind == GUARDIAN,
+            "parent": os.getpid(),
+            "tracker": self._messages.tracker,
+            "preload": self._modules,
+            "mask": [int(signum) for signum in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
+            "start_method": self._order.start_method,
+        }
+        keep = [message.file, self._table_file, self._messages.tracker, *message.fds]
+        return Errand(arguments, keep)
+
+    def _work(self, job: Job, launch: Callable[[Errand, Job], Helper], errand: Errand) -> None:
+        helper = launch(errand, job)
+        job.on_cancel = helper.kill
+        if job.cancelled:
+            helper.kill()
+        self._order.guard.hold_helper(helper.pidfd)
+        helper.wait()
+        job.on_cancel = None
+        self._take(helper.reap(), cancelled=job.cancelled)
+
+    def _take(self, code: int, *, cancelled: bool) -> None:
+        """Adopt what the template has made; it has ended, with an exit code."""
+        table, pids = self._table, self._table.pids
+        if any(pid < 0 for pid in pids):
+            # Their parent was the template, against what was asked for; they have left by themselves.
+            raise CantServe("the kernel ignores CLONE_PARENT", for_good=True)
+        if table.state == template.GAVE_UP_PRELOAD:
+            raise PreloadGivenUp(table.reason)
+        if table.state == template.BOOTING and not pids:
+            reason = table.reason or f"the template ended {told(code)}"
+            raise CantServe(reason, for_good=table.errno in PERMANENT)
+        if table.state != template.CLONED and not table.errno:
+            for pid in pids:
+                end_unheld(pid)
+            if cancelled:
+                return  # the interrupt is about to be raised
+            half_way = f"while it made rank {len(pids)} of {len(self._ranks)}"
+            raise RuntimeError(f"the template of the ranks ended {told(code)} {half_way}; no rank is left")
+        held.Holder(self._order.backend).adopt_all(self._ranks, pids)
+        for rank in self._ranks:
+            rank.armed = True
+        if table.errno:
+            raise OSError(table.errno, os.strerror(table.errno))

@@ -1,0 +1,134 @@
+"""The kept template: a fresh interpreter that is cloned into the template of each call.
+
+It runs nothing of the user's but the modules that it was told to import, and what a call asks for is done in its clone:
+so it is as fresh at the thousandth call as at the first, and does not grow.
+"""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import gc
+import importlib
+import mmap
+import os
+import pickle
+import resource
+import struct
+import threading
+from functools import partial
+
+from spawnx.remote import preload as preloading
+from spawnx.remote import surroundings, template, wire
+from spawnx.remote.rank import SIGKILL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Next = Callable[[], object]
+
+_ANSWER = struct.Struct("i")
+
+
+def main(*, channel: int, board: int, parent: int, preload: tuple[str, ...]) -> Callable[[], Next]:
+    """Be the kept template. Returns in its clones only, with what each is to do next, with no frame of this left.
+
+    Args:
+        channel: the fd of a SOCK_SEQPACKET socket, whose other end is the supervisor's.
+        board: the fd of shared memory, in which the kernel writes the pid of the latest clone.
+        parent: the supervisor's pid.
+        preload: the modules that are imported before.
+    """
+    from spawnx.backends import native
+
+    socket = _socket.socket(fileno=channel)
+    memory = mmap.mmap(board, mmap.PAGESIZE)
+    os.close(board)
+    _get_ready(socket, preload)
+    served = 0
+    while fds := _receive(socket):
+        errno = 0
+        try:
+            if native.clone_siblings(memory, 0, 1, parent, SIGKILL):
+                socket.close()
+                memory.close()
+                threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # noqa: SLF001
+                return partial(_be_template, fds)
+        except OSError as error:
+            errno = error.errno or 0
+        for fd in fds:
+            os.close(fd)
+        socket.send(_ANSWER.pack(errno))
+        served += 1
+        if served == 1:
+            # It takes some time, which the first call need not wait for, and one that has no second never sees.
+            native.collapse()
+    os._exit(0)
+
+
+def _get_ready(socket: _socket.socket, preload: tuple[str, ...]) -> None:
+    """Import, let go of what is the supervisor's, and say so; or say why not, and end."""
+    try:
+        for name in template.OF_EVERY_RANK:
+            importlib.import_module(name)
+        preloading.preload(preload)
+        _withdraw()
+    except BaseException as error:  # noqa: BLE001 - told; the call goes on by other means
+        word = wire.GAVE_UP if isinstance(error, preloading.GivenUp) else wire.FAILED
+        socket.send(word + str(error).encode(errors="replace")[: wire.MOST_TEXT])
+        os._exit(0)
+    gc.collect()
+    gc.freeze()
+    socket.send(wire.READY)
+
+
+def _withdraw() -> None:
+    """Keep nothing of the supervisor's from its end: a reader of its output would wait for ours."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(nowhere, fd)
+    if nowhere > 2:  # noqa: PLR2004
+        os.close(nowhere)
+    os.chdir("/")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _receive(socket: _socket.socket) -> list[int]:
+    """The fds of the next errand, the first of which tells of it; none if the supervisor is gone."""
+    fds: list[int] = []
+    word = wire.MORE
+    while word == wire.MORE:
+        room = _socket.CMSG_SPACE(wire.MAX_SENT * _ANSWER.size)
+        word, ancillary, _, _ = socket.recvmsg(1, room, _socket.MSG_CMSG_CLOEXEC)
+        fds += [fd for _, _, data in ancillary for (fd,) in _ANSWER.iter_unpack(data)]
+    return fds if word else []
+
+
+def _be_template(fds: list[int]) -> Next:
+    """Be the template of one call: have what the supervisor has now, and go on as a fresh interpreter would."""
+    errand = pickle.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))  # noqa: S301 - from our supervisor
+    os.close(fds[0])
+    arguments, streams = errand["arguments"], errand["streams"]
+    _place(fds[1:], [fd for fd, opened in enumerate(streams) if opened] + errand["keep"])
+    try:
+        surroundings.assume_streams(streams)
+        surroundings.assume(errand["surroundings"])
+    except (OSError, ValueError) as error:
+        template.Table(arguments["table"], arguments["ranks"]).explain(f"{type(error).__name__}: {error}")
+        os._exit(1)
+    # What it knows of directories is as old as the kept template.
+    importlib.invalidate_caches()
+    return template.main(**arguments)
+
+
+def _place(fds: list[int], numbers: list[int]) -> None:
+    """Have fds under other numbers, inheritable, as an exec would leave them."""
+    above = max(numbers) + 1
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in fds]
+    for fd in fds:
+        os.close(fd)
+    for fd, number in zip(moved, numbers, strict=True):
+        os.dup2(fd, number)
+        os.close(fd)

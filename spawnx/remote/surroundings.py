@@ -1,0 +1,81 @@
+"""What a process has from the one that starts it: told by the supervisor, taken on by a clone of the kept template.
+
+A fresh interpreter would have inherited it. What can't be taken on afterwards (rights, limits that were lowered, the
+session) is not here: a kept template that differs in it is replaced by another one.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+_STREAMS = ("stdin", "stdout", "stderr")
+
+
+def present(affinity: set[int]) -> dict[str, Any]:
+    """What a child of this process would have, whose thread may run on some processors."""
+    from spawnx.backends import native
+
+    return {
+        "environment": native.environment(),
+        "affinity": affinity,
+        "umask": _umask(),
+        "limits": {limit: resource.getrlimit(limit) for limit in LIMITS},
+    }
+
+
+def _umask() -> int:
+    """The mask for new files. os.umask() can only be asked by setting it, for all threads."""
+    with open("/proc/self/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"Umask:"):  # Linux 4.7
+                return int(line.split()[1], 8)
+    mask = os.umask(0o77)
+    os.umask(mask)
+    return mask
+
+
+def assume(present: dict[str, Any]) -> None:
+    """Have it in this process.
+
+    Raises:
+        OSError, ValueError: something can't be had here.
+    """
+    _assume_environment(present["environment"])
+    os.umask(present["umask"])
+    if os.sched_getaffinity(0) != present["affinity"]:
+        os.sched_setaffinity(0, present["affinity"])
+    for limit, values in present["limits"].items():
+        if resource.getrlimit(limit) != values:
+            resource.setrlimit(limit, values)
+
+
+def _assume_environment(entries: Sequence[bytes]) -> None:
+    # Of two entries for one name, getenv(3) finds the first.
+    wanted = dict(entry.partition(b"=")[::2] for entry in reversed(entries))
+    for name in [name for name in os.environb if name not in wanted]:
+        del os.environb[name]
+    for name, value in wanted.items():
+        if os.environb.get(name) != value:
+            os.environb[name] = value
+
+
+def assume_streams(is_open: Sequence[bool]) -> None:
+    """Use the standard streams' fds, which are new, as a fresh interpreter would."""
+    for fd, (name, opened) in enumerate(zip(_STREAMS, is_open, strict=True)):
+        stream = getattr(sys, name)
+        if not opened:
+            setattr(sys, name, None)
+            os.close(fd)
+        elif stream is None:
+            setattr(sys, name, open(fd, "w" if fd else "r", closefd=False))  # noqa: SIM115 - it stays open
+        elif fd:
+            stream.reconfigure(line_buffering=fd == 2 or os.isatty(fd))  # noqa: PLR2004
+        setattr(sys, f"__{name}__", getattr(sys, name))
