@@ -40,6 +40,9 @@ HAS_FAILED = pytest.StashKey[bool]()
 def pytest_configure(config: pytest.Config) -> None:
     """Name the markers."""
     config.addinivalue_line("markers", "torch: needs torch, whatever the implementation under test")
+    config.addinivalue_line(
+        "markers", "fresh: is about ranks of the start method spawn, however they are made"
+    )
     config.addinivalue_line("markers", "torch_spawn: asks the reference by the start method spawn, too")
 
 
@@ -56,6 +59,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     With `start_method`, on every start method of this platform, and by the exec launcher. The reference by "spawn"
     imports torch once per rank: it is asked where that may make a difference. By "forkserver" it pickles, too.
+    With the mark `fresh`, on all that may be behind "spawn".
     """
     names = [*backends.available(), *(["torch"] if HAS_TORCH else [])]
     given = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
@@ -70,6 +74,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if "native" in names:
             pairs.append(("exec", "spawn"))
         metafunc.parametrize(("impl", "start_method"), pairs, indirect=["impl"])
+    elif metafunc.definition.get_closest_marker("fresh"):
+        if "native" in names:
+            names.append("exec")
+        if "torch" in names and metafunc.definition.get_closest_marker("torch_spawn") is None:
+            names.remove("torch")
+        metafunc.parametrize("impl", names, indirect=True)
     elif "impl" in metafunc.fixturenames:
         metafunc.parametrize("impl", names, indirect=True)
 

@@ -123,12 +123,19 @@ class Program:
 
     impl: Impl
     folder: Path
+    # What the interpreter is told before the program.
+    options: tuple[str, ...] = ()
+
+    def write(self, source: str, name: str = "program.py") -> Path:
+        """Write the program, with the implementation imported `as mp`."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"import {self.impl.package} as mp\n{textwrap.dedent(source)}", encoding="utf-8")
+        return path
 
     def command(self, source: str, *arguments: str) -> list[str]:
-        """Write the program, with the implementation imported `as mp`, and return the command that runs it."""
-        path = self.folder / "program.py"
-        path.write_text(f"import {self.impl.package} as mp\n{textwrap.dedent(source)}", encoding="utf-8")
-        return [sys.executable, str(path), *arguments]
+        """Write the program and return the command that runs it."""
+        return [sys.executable, *self.options, str(self.write(source)), *arguments]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -136,17 +143,14 @@ class Program:
         places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         return {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
 
-    def run(self, source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, source: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run the program to its end."""
-        return subprocess.run(
-            self.command(source, *arguments),
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=LONG_S,
-            check=False,
-        )
+        return self.run_command(self.command(source, *arguments), **options)
+
+    def run_command(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end in the program's environment."""
+        given = {"env": self.environment, "stdin": subprocess.DEVNULL, "timeout": LONG_S, **options}
+        return subprocess.run(command, capture_output=True, text=True, check=False, **given)
 
     def output(self, source: str, *arguments: str) -> list[str]:
         """Run a program that must end well, and return the lines that it printed."""

@@ -1,0 +1,166 @@
+"""Ranks of the start method spawn are fresh interpreters, by whatever they were made: cloned ones, too."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import ROOT, Program, linux_only
+
+pytestmark = [linux_only, pytest.mark.fresh]
+
+# Starts two ranks, and says what they put into a queue, in the order of what they put; and which launcher served.
+RUN = f"""
+    import json, multiprocessing, os, signal, sys
+    sys.path.append({str(ROOT)!r})
+    from tests import interpreter
+
+    def told(fn, count=2, args=()):
+        queue = multiprocessing.get_context("spawn").SimpleQueue()
+        context = mp.spawn(fn, (queue, *args), count, join=False)
+        launchers.append(getattr(context, "launcher", None))
+        found = sorted((queue.get() for _ in range(count)), key=repr)
+        try:
+            while not context.join():
+                pass
+        except mp.ProcessExitedException:
+            context.join()
+        return found
+
+    launchers = []
+"""
+
+
+def run(program: Program, source: str, *arguments: str, **options: Any) -> Any:
+    """What a program with `told` prints as JSON in its last line; its ranks were made as they were to be."""
+    command = program.command(_whole(program, source), *arguments)
+    return told_by(program, command, **options)
+
+
+def _whole(program: Program, source: str) -> str:
+    """The source of a program that has `told`."""
+    launcher = {"native": "clone", "torch": None}.get(program.impl.name, "exec")
+    end = f"\n    assert launchers == [{launcher!r}] * len(launchers), launchers\n"
+    return textwrap.dedent(RUN) + textwrap.dedent(source) + end
+
+
+def told_by(program: Program, command: list[str], **options: Any) -> Any:
+    """What a command that must end well, and quietly, prints as JSON."""
+    done = program.run_command(command, **options)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    return json.loads(done.stdout)
+
+
+# What a rank is in
+
+DESCRIBE = """
+    import ctypes, resource
+
+    if __name__ == "__main__":
+        # What may be handed on to a child, other than it was when this program, and its threads, began.
+        for _ in range({calls}):
+            told(interpreter.put_description, 1)
+        os.environ["SET_LATE"] = "by this program"
+        os.putenv("KNOWN_TO_LIBC", "alone")
+        os.chdir(sys.argv[1])
+        os.umask(0o027)
+        os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        # These are the calling thread's own.
+        os.nice(3)
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+        sys.setrecursionlimit(777)
+        sys.path.append("/nowhere")
+        multiprocessing.current_process().authkey = b"of our own"
+        signal.signal(signal.SIGUSR1, print)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGHUP, signal.SIGWINCH}})
+        signal.setitimer(signal.ITIMER_REAL, 1000)
+
+        queue = multiprocessing.get_context("spawn").SimpleQueue()
+        plain = multiprocessing.get_context("spawn").Process(target=interpreter.put_description, args=(0, queue))
+        plain.start()
+        expected = queue.get()
+        plain.join()
+        found = told(interpreter.put_description, {ranks})
+        print(json.dumps([expected, found, interpreter.flags()], default=repr))
+"""
+
+
+@pytest.mark.torch_spawn
+@pytest.mark.parametrize(
+    "options",
+    [
+        "-O -s -X utf8=1 -X faulthandler -W ignore::UserWarning -W error::BytesWarning",
+        "-I -bb -q -B -X own=option -X tracemalloc=3",
+        "-X dev -E -u -OO",
+    ],
+    ids=["optimised", "isolated", "development"],
+)
+def test_rank_is_in_what_a_process_of_multiprocessings_is_in(
+    program: Program, options: str, tmp_path: Path
+) -> None:
+    """Flags, options, environment, folder, handlers, mask, limits, rights, streams: as they are at the call."""
+    if program.impl.is_torch and "faulthandler" not in options:
+        pytest.skip("the reference makes them by multiprocessing: asked once")
+    program = dataclasses.replace(program, options=tuple(options.split()))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    source = DESCRIBE.format(calls=0 if program.impl.is_torch else 1, ranks=1 if program.impl.is_torch else 2)
+    expected, found, flags = run(program, source, str(elsewhere))
+
+    assert [expected] * len(found) == found
+    assert str(elsewhere) == expected["cwd"]
+    assert flags == expected["flags"]
+
+
+# The main module
+
+MAIN = """
+    SEEN = __name__
+
+    class Thing:
+        pass
+
+    if __name__ == "__main__":
+        # A __main__.py is not imported again, which is multiprocessing's own rule: nothing of it can be pickled.
+        (found,) = told(interpreter.put_main, 1, (Thing() if "file" in sys.argv else None,))
+        print(json.dumps(found))
+"""
+
+
+@pytest.mark.torch_spawn
+@pytest.mark.parametrize("how", ["script", "module", "folder", "package"])
+def test_main_module_is_there_under_both_of_its_names(program: Program, how: str, tmp_path: Path) -> None:
+    """Imported as `__mp_main__`, however the program was started; what is pickled from it is of the same class."""
+    if program.impl.is_torch and how not in ("script", "module"):
+        pytest.skip("the reference makes them by multiprocessing: asked twice")
+    source = _whole(program, MAIN)
+    file = {"script": "program.py", "module": "named.py"}.get(how, "pack/__main__.py")
+    path = program.write(source, file)
+    if how == "package":
+        path.with_name("__init__.py").touch()
+    started = {"script": [str(path)], "module": ["-m", "named"], "folder": [str(path.parent)]}.get(
+        how, ["-m", "pack"]
+    )
+    imported = how in ("script", "module")
+    command = [sys.executable, *started, "file" if imported else "folder"]
+    found = told_by(program, command, cwd=tmp_path)
+
+    assert {
+        "name": "__mp_main__" if imported else "__main__",
+        "file": path.name if imported else None,
+        "is __mp_main__": True,
+        "seen at its import": "__mp_main__" if imported else None,
+        "class": ["__mp_main__", True] if imported else None,
+        "argv": command[-1:],
+    } == found

@@ -1,0 +1,157 @@
+"""What ranks say of the interpreter in which they find themselves, down to what the kernel knows of it."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import gc
+import locale
+import multiprocessing
+import os
+import signal
+import sys
+import tracemalloc
+import warnings
+from multiprocessing.shared_memory import SharedMemory
+from typing import Any
+
+from tests import ranks
+
+# What the kernel tells of a process and its start can have changed: signals, rights, CPUs, threads.
+_STATUS = (
+    "Umask",
+    "Threads",
+    "Sig",
+    "Shd",
+    "Cap",
+    "NoNewPrivs",
+    "Seccomp",
+    "Cpus_allowed_list",
+    "Groups",
+    "Uid",
+)
+_PR_GET_DUMPABLE = 3
+
+
+def flags() -> dict[str, Any]:
+    """`sys.flags` by their names; not all of them are items."""
+    names = [
+        name for name in dir(sys.flags) if not name.startswith(("_", "n_")) and name not in ("count", "index")
+    ]
+    return {name: getattr(sys.flags, name) for name in names}
+
+
+def describe() -> dict[str, Any]:
+    """All that `ranks.describe` tells, and what command line, environment and kernel have to do with it."""
+    libc = ctypes.CDLL(None)
+    libc.getenv.restype = ctypes.c_char_p
+    known = libc.getenv(b"KNOWN_TO_LIBC")
+    return {
+        **ranks.describe(),
+        "collector": [gc.isenabled(), gc.get_threshold(), gc.get_debug()],
+        "encodings": [sys.getfilesystemencoding(), *_how(sys.stdin), *_how(sys.stdout), *_how(sys.stderr)],
+        "environment": dict(os.environ),
+        "environment of libc": known and known.decode(),
+        "executable": [sys.executable, sys.prefix, sys.base_prefix],
+        "faulthandler": faulthandler.is_enabled(),
+        "flags": flags(),
+        "kernel": _of_kernel(libc),
+        "locale": locale.setlocale(locale.LC_ALL),
+        "numbers": [sys.getrecursionlimit(), sys.getswitchinterval()],
+        "options": {name: str(value) for name, value in sys._xoptions.items()},
+        "stdin's text": sys.stdin.read(),
+        "tracemalloc": tracemalloc.get_traceback_limit() if tracemalloc.is_tracing() else 0,
+        "tracing": [sys.gettrace() is None, sys.getprofile() is None],
+        "warnings": [sys.warnoptions, [str(one) for one in warnings.filters]],
+    }
+
+
+def _how(stream: Any) -> list[str]:
+    return [
+        stream.encoding,
+        stream.errors,
+        str(stream.line_buffering),
+        str(getattr(stream, "write_through", "")),
+    ]
+
+
+def _of_kernel(libc: Any) -> dict[str, Any]:
+    import resource
+
+    with open("/proc/self/status", encoding="utf-8") as file:
+        status = [line.split() for line in file if line.startswith(_STATUS) and not line.startswith("SigQ")]
+    names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+    return {
+        "dumpable": libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0),
+        "limits": {name: resource.getrlimit(getattr(resource, name)) for name in names},
+        "nice": [os.nice(0), os.sched_getscheduler(0)],
+        "session": [os.getsid(0) == os.getsid(os.getppid()), os.getpgrp() == os.getpgid(os.getppid())],
+        "status": {name: rest for name, *rest in status},
+        "timers": [signal.getitimer(number) for number in (0, 1, 2)],
+    }
+
+
+def put_description(rank: int, queue: Any) -> None:
+    """Say what this rank is in."""
+    queue.put(describe())
+
+
+def put_main(rank: int, queue: Any, thing: Any) -> None:
+    """Say what the main module is here, and what a thing of it is, which came as an argument."""
+    main = sys.modules["__main__"]
+    queue.put(
+        {
+            "name": main.__name__,
+            "file": getattr(main, "__file__", None) and os.path.basename(main.__file__ or ""),
+            "is __mp_main__": main is sys.modules.get("__mp_main__"),
+            "seen at its import": getattr(main, "SEEN", None),
+            "class": None if thing is None else [type(thing).__module__, type(thing) is main.Thing],  # type: ignore[attr-defined]
+            "argv": sys.argv[1:],
+        }
+    )
+
+
+def put_executable(rank: int, queue: Any) -> None:
+    """Say by which interpreter this rank runs, and what was said to it."""
+    queue.put((rank, os.environ.get("STARTED_BY"), os.path.basename(sys.executable)))
+
+
+def put_family(rank: int, queue: Any) -> None:
+    """Say how this rank is called, and how a process that it starts is."""
+    process = multiprocessing.current_process()
+    child = multiprocessing.get_context("spawn").Process(target=ranks.nothing)
+    queue.put((rank, process.name, process._identity, child.name, child._identity))  # type: ignore[attr-defined]
+
+
+def make_shared_memory(rank: int, queue: Any) -> None:
+    """Make memory, write into it, and leave it to the supervisor."""
+    memory = SharedMemory(create=True, size=8)
+    memory.buf[0] = rank + 1
+    memory.close()
+    queue.put((rank, memory.name))
+
+
+def make_semaphore_and_die(rank: int, queue: Any) -> None:
+    """Make a semaphore, whose name only this rank knows, and die without removing it."""
+    semaphore = multiprocessing.get_context("spawn").Semaphore(1)
+    queue.put((rank, semaphore._semlock.name))  # type: ignore[attr-defined]
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def put_files(rank: int, queue: Any, *_handed_over: Any) -> None:
+    """Say what is open: each file by what the kernel calls it, which for pipes and sockets is unique."""
+    files = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            files[int(fd)] = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            continue  # the folder that is listed
+    queue.put((rank, files))
+
+
+def segfault(rank: int) -> None:
+    """Die as a broken extension does, without a core file."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.string_at(0)
