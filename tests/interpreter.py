@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import gc
@@ -116,6 +117,11 @@ def put_executable(rank: int, queue: Any) -> None:
     queue.put((rank, os.environ.get("STARTED_BY"), os.path.basename(sys.executable)))
 
 
+def put_input(rank: int, queue: Any) -> None:
+    """Say what can be read."""
+    queue.put((rank, sys.stdin.read()))
+
+
 def put_family(rank: int, queue: Any) -> None:
     """Say how this rank is called, and how a process that it starts is."""
     process = multiprocessing.current_process()
@@ -138,15 +144,14 @@ def make_semaphore_and_die(rank: int, queue: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def put_files(rank: int, queue: Any, *_handed_over: Any) -> None:
-    """Say what is open: each file by what the kernel calls it, which for pipes and sockets is unique."""
-    files = {}
+def put_files(rank: int, queue: Any, _handed_over: Any) -> None:
+    """Say what is open beside the standard streams, by the kernel's names: each pipe and socket has its own."""
+    names = set()
     for fd in os.listdir("/proc/self/fd"):
-        try:
-            files[int(fd)] = os.readlink(f"/proc/self/fd/{fd}")
-        except OSError:
-            continue  # the folder that is listed
-    queue.put((rank, files))
+        if int(fd) > 2:
+            with contextlib.suppress(FileNotFoundError):  # the folder that is listed
+                names.add(os.readlink(f"/proc/self/fd/{fd}"))
+    queue.put(sorted(names))
 
 
 def segfault(rank: int) -> None:

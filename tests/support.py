@@ -149,7 +149,9 @@ class Program:
 
     def run_command(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command to its end in the program's environment."""
-        given = {"env": self.environment, "stdin": subprocess.DEVNULL, "timeout": LONG_S, **options}
+        given = {"env": self.environment, "timeout": LONG_S, **options}
+        if "input" not in options:
+            given["stdin"] = subprocess.DEVNULL
         return subprocess.run(command, capture_output=True, text=True, check=False, **given)
 
     def output(self, source: str, *arguments: str) -> list[str]:

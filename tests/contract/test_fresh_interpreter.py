@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -164,3 +165,159 @@ def test_main_module_is_there_under_both_of_its_names(program: Program, how: str
         "class": ["__mp_main__", True] if imported else None,
         "argv": command[-1:],
     } == found
+
+
+# The interpreter
+
+
+@pytest.mark.torch_spawn
+def test_ranks_run_in_the_interpreter_that_was_set(program: Program, tmp_path: Path) -> None:
+    """`multiprocessing.set_executable`: here a script that says so in the environment, and becomes the interpreter."""
+    script = tmp_path / "wrapper"
+    script.write_text(f'#!/bin/sh\nSTARTED_BY=wrapper exec "{sys.executable}" "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
+    found = run(
+        program,
+        """
+        if __name__ == "__main__":
+            multiprocessing.set_executable(sys.argv[1])
+            print(json.dumps(told(interpreter.put_executable, 1)))
+        """,
+        str(script),
+    )
+
+    assert [[0, "wrapper", os.path.basename(sys.executable)]] == found
+
+
+@pytest.mark.torch_spawn
+def test_input_of_the_program_is_not_the_ranks(program: Program) -> None:
+    """Theirs is empty, and nothing of the supervisor's is read."""
+    source = """
+        if __name__ == "__main__":
+            first = sys.stdin.readline()
+            ranks = told(interpreter.put_input, 1)
+            print(json.dumps([ranks, first, sys.stdin.readline()]))
+    """
+
+    assert [[[0, ""]], "one\n", "two\n"] == run(program, source, input="one\ntwo\n")
+
+
+@pytest.mark.torch_spawn
+def test_rank_and_what_it_starts_are_numbered_as_processes_are(program: Program) -> None:
+    """By their parent's number and their own, also where processes were made before."""
+    source = """
+        if __name__ == "__main__":
+            multiprocessing.Process()
+            print(json.dumps(told(interpreter.put_family)))
+    """
+
+    assert [
+        [rank, f"SpawnProcess-{rank + 2}", [rank + 2], f"SpawnProcess-{rank + 2}:1", [rank + 2, 1]]
+        for rank in range(2)
+    ] == run(program, source)
+
+
+# What ranks share with the supervisor
+
+
+@pytest.mark.torch_spawn
+def test_what_a_rank_has_made_is_there_after_its_end(program: Program) -> None:
+    """There is one resource tracker: memory made in a rank lives on; it removes a killed rank's semaphore at exit."""
+    source = f"""
+        from multiprocessing.shared_memory import SharedMemory
+
+        if __name__ == "__main__":
+            multiprocessing.current_process()._config["semprefix"] = "/mp-of-this-test"
+            found = []
+            for rank, name in told(interpreter.make_shared_memory, {1 if program.impl.is_torch else 2}):
+                memory = SharedMemory(name)
+                found.append([rank, memory.buf[0]])
+                memory.close()
+                memory.unlink()
+            names = [name for _, name in told(interpreter.make_semaphore_and_die, 1)]
+            print(json.dumps([found, [os.path.exists("/dev/shm/sem." + name[1:]) for name in names], names]))
+    """
+    done = program.run(_whole(program, source))
+    found, existed, names = json.loads(done.stdout)
+
+    assert [[rank, rank + 1] for rank in range(len(found))] == found
+    assert [True] == existed
+    assert "There appear to be 1 leaked semaphore objects to clean up at shutdown" in done.stderr
+    assert [] == [name for name in os.listdir("/dev/shm") if f"sem.{names[0][1:]}" in name]  # noqa: S108
+
+
+@pytest.mark.torch_spawn
+def test_rank_has_no_file_but_what_it_was_given(program: Program) -> None:
+    """Nothing of the supervisor's, however inheritable it is, and nothing of another rank's."""
+    source = f"""
+        from multiprocessing import resource_tracker
+
+        if __name__ == "__main__":
+            for fd in (os.open(__file__, os.O_RDONLY), *os.pipe()):
+                os.set_inheritable(fd, True)
+            queue, pipe = multiprocessing.get_context("spawn").SimpleQueue(), multiprocessing.Pipe()
+            context = mp.spawn(interpreter.put_files, (queue, pipe[0]), {1 if program.impl.is_torch else 3}, join=False)
+            found = [queue.get() for _ in range({1 if program.impl.is_torch else 3})]
+            while not context.join():
+                pass
+            handed = queue._reader.fileno(), pipe[0].fileno(), resource_tracker.getfd()
+            print(json.dumps([found, [os.readlink(f"/proc/self/fd/{{fd}}") for fd in handed]]))
+    """
+    found, handed = run(program, source)
+    others = [[name for name in names if name not in handed] for names in found]
+
+    assert [sorted(handed)] * len(found) == [sorted({*handed} & {*names}) for names in found]
+    # Standard input, and what `parent_process()` waits for; the reference has pipes for that.
+    if program.impl.is_torch:
+        assert [os.devnull, "pipe", "pipe"] == [name.partition(":")[0] for name in others[0]]
+    else:
+        assert [[os.devnull, "anon_inode:[pidfd]"]] * len(found) == others
+
+
+# What a rank leaves
+
+
+@pytest.mark.torch_spawn
+def test_rank_that_crashes_prints_where(program: Program) -> None:
+    """`-X faulthandler` is in force in ranks: cloned ones know their thread."""
+    program = dataclasses.replace(program, options=("-X", "faulthandler"))
+    done = program.run(
+        """
+        from tests import interpreter
+
+        if __name__ == "__main__":
+            mp.spawn(interpreter.segfault)
+        """
+    )
+
+    assert "ProcessExitedException: process 0 terminated with signal SIGSEGV" in done.stderr
+    assert "Fatal Python error: Segmentation fault" in done.stderr
+    assert "in segfault" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["concurrency = multiprocessing", "patch = subprocess"])
+def test_lines_that_only_ranks_run_are_measured(program: Program, how: str, tmp_path: Path) -> None:
+    """coverage.py, by either of its ways into processes that are started."""
+    coverage = [sys.executable, "-m", "coverage"]
+    path = program.write(
+        """
+        def work(rank):
+            if rank == 0:
+                first = "in rank 0"
+            else:
+                second = "in rank 1"
+            return rank  # 7
+
+        if __name__ == "__main__":
+            mp.spawn(work, (), 2)
+        """
+    )
+    (tmp_path / ".coveragerc").write_text(
+        f"[run]\nparallel = true\ninclude = {path}\n{how}\n", encoding="utf-8"
+    )
+    for arguments in (["run", str(path)], ["combine", "-q"], ["json", "-q", "-o", "told.json"]):
+        done = program.run_command([*coverage, *arguments], cwd=tmp_path)
+        assert (0, "") == (done.returncode, done.stderr)
+    (told,) = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))["files"].values()
+
+    assert [] == told["missing_lines"]
