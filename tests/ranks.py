@@ -440,13 +440,6 @@ def put_random_draws(rank: int, queue: Any) -> None:
     )
 
 
-def put_torch_draws(rank: int, queue: Any) -> None:
-    """Draw by the global generators of numpy and torch; say whether they were imported before."""
-    already = "torch" in sys.modules and "numpy" in sys.modules
-    np, torch = importlib.import_module("numpy"), importlib.import_module("torch")
-    queue.put((already, float(np.random.random()), float(torch.rand(1, dtype=torch.float64))))
-
-
 def put_environment(rank: int, queue: Any, name: str) -> None:
     """Say what a variable of the environment is in this rank."""
     queue.put((rank, os.environ.get(name)))

@@ -22,7 +22,7 @@ import pytest
 import spawnx
 from spawnx import backends
 from spawnx.remote import preload
-from tests import ranks
+from tests import abilities, ranks
 from tests.support import LONG_S, ROOT, finish, take
 from tests.unit.test_core import with_answer
 
@@ -123,11 +123,77 @@ def test_thread_of_a_clone_is_known_by_its_own_number() -> None:
     assert [(True, True)] * 3 == told(ranks.put_thread_numbers, 3)
 
 
-def test_clones_can_do_what_processes_do() -> None:
+PRELOADS = [(), pytest.param(("numpy", "torch"), marks=pytest.mark.torch)]
+
+
+@pytest.mark.parametrize("preload", PRELOADS, ids=["nothing", "torch"])
+def test_clones_can_do_what_processes_do(preload: tuple[str, ...]) -> None:
     """Threads, pools, subprocesses, forks, asyncio, locks."""
-    assert [["forked", "pool", "process pool", "subprocess", "task", "thread"]] * 2 == told(
-        ranks.put_what_works, 2
-    )
+    works = ["forked", "pool", "process pool", "subprocess", "task", "thread"]
+
+    assert [(bool(preload), works)] * 2 == told(abilities.put_what_works, 2, preload=preload)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("preload", PRELOADS, ids=["nothing", "torch"])
+def test_clones_can_do_what_torch_does(
+    preload: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenBLAS and OpenMP by several threads, autograd, DDP over gloo, loaders with forked and spawned workers."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # else in the temporary directory, for ever
+    threads = "threads" if len(os.sched_getaffinity(0)) > 1 else "one thread"
+    works = [f"openblas, {threads}", "openmp, 2 more", "autograd, 6.0", "ddp, 1.5", "loader, [15, 15]"]
+    queue = spawnx.get_context("spawn").SimpleQueue()
+    arguments = (queue, str(tmp_path), 2)
+    context = spawnx.spawn(abilities.put_what_works_of_torch, arguments, 2, join=False, preload=preload)
+    assert context is not None
+    finish(context)
+    found = take(queue, 2)
+    queue.close()
+
+    assert "clone" == context.launcher
+    assert [(bool(preload), works)] * 2 == found
+
+
+def test_clones_can_have_clones() -> None:
+    """A rank may be a supervisor, whose ranks may be, each with a template and a guardian of its own."""
+    queue = spawnx.get_context("spawn").SimpleQueue()
+    spawnx.spawn(abilities.put_ranks_of_ranks, (queue, 2), 2)
+    found = [queue.get() for _ in range(2 + 4 + 8)]
+    queue.close()
+    pids = {depth: {pid for one, _, pid, *_ in found if one == depth} for depth in range(3)}
+    parents = {depth: {parent for one, _, _, parent, _ in found if one == depth} for depth in range(3)}
+
+    assert [8, 4, 2] == [len(pids[depth]) for depth in range(3)]
+    assert [pids[1], pids[2], {os.getpid()}] == [parents[depth] for depth in range(3)]
+    assert 14 == len({name for *_, name in found})
+
+
+def test_clones_of_clones_end_with_the_first_supervisor() -> None:
+    """Each that ends is a supervisor whose ranks end: the check after each test sees that none is left."""
+    source = """
+        import sys
+        import spawnx
+        from tests import abilities, ranks
+
+        if __name__ == "__main__":
+            gate = ranks.Gate(spawnx.get_context("spawn"))
+            context = spawnx.spawn(abilities.stay_with_ranks, (gate, 2), 2, join=False)
+            gate.wait_for(2)
+            print(flush=True)
+            context.join()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(source)], stdout=subprocess.PIPE, cwd=ROOT
+    ) as supervisor:
+        assert supervisor.stdout is not None
+        assert b"\n" == supervisor.stdout.readline()
+        below = psutil.Process(supervisor.pid).children(recursive=True)
+        pids = [one.pid for one in below if "multiprocessing-fork" in " ".join(one.cmdline())]
+        supervisor.kill()
+    _, left = psutil.wait_procs(below, timeout=LONG_S)
+
+    assert (6, []) == (len(pids), left)
 
 
 def test_mask_and_handlers_are_those_of_a_fresh_interpreter() -> None:
@@ -168,13 +234,14 @@ def test_random_draws_differ_in_all_ranks() -> None:
 
 
 @pytest.mark.torch
-def test_random_draws_of_preloaded_torch_and_numpy_differ_in_all_ranks() -> None:
-    """Both have a global generator, which is renewed in every clone."""
-    drawn = told(ranks.put_torch_draws, 64, preload=["numpy", "torch"])
-    kinds = list(zip(*drawn, strict=True))
+def test_whatever_64_clones_draw_is_drawn_once() -> None:
+    """All that draws was imported before the clones were made; torch's and numpy's global generators are renewed."""
+    names = ["numpy", "random", "secrets", "ssl", "tempfile", "torch", "uuid"]
+    drawn = told(abilities.put_all_draws, 64, preload=names)
+    kinds = {kind: len({one[kind] for _, one in drawn}) for kind in drawn[0][1]}
 
-    assert all(already for already, *_ in drawn)
-    assert [64, 64] == [len(set(kind)) for kind in kinds[1:]]
+    assert [True] * 64 == [before for before, _ in drawn]
+    assert dict.fromkeys(kinds, 64) == kinds
 
 
 def test_contexts_of_several_threads_at_once_are_all_served() -> None:
