@@ -358,6 +358,45 @@ def take_argument(rank: int, _argument: Any) -> None:
     """Take an argument."""
 
 
+def put_argument(rank: int, queue: Any, argument: Any) -> None:
+    """Say which rank this is, and what it was given."""
+    queue.put((rank, argument))
+
+
+def put_pid(rank: int, queue: Any) -> None:
+    """Say which process this is."""
+    queue.put(os.getpid())
+
+
+def put_whether_made_here(rank: int, queue: Any) -> None:
+    """Say whether this module was loaded in this process, not in one that it is a clone of."""
+    import gc
+
+    queue.put(any(one is sys.modules[__name__] for one in gc.get_objects()))
+
+
+def put_random(rank: int, queue: Any) -> None:
+    """Draw by the global generator."""
+    import random
+
+    queue.put(random.random())  # noqa: S311 - whether they differ is the question
+
+
+def put_inodes(rank: int, queue: Any, ends: list[Any]) -> None:
+    """Say which files, by their numbers, the ends of pipes are here."""
+    queue.put([os.fstat(end.fileno()).st_ino for end in ends])
+
+
+def put_nested(rank: int, queue: Any) -> None:
+    """Be a supervisor in turn, and say by what its ranks were launched, and how they ended."""
+    import spawnx
+
+    context = spawnx.start_processes(nothing, (), 2, join=False, start_method="forkserver")
+    assert context is not None
+    context.join_all()
+    queue.put([context.launcher, [process.exitcode for process in context.processes]])
+
+
 def put_hash(rank: int, queue: Any) -> None:
     """Say what a text hashes to."""
     queue.put(hash("the seed"))

@@ -79,9 +79,12 @@ def _clone_kept(errand: Errand, job: Job, backend: Backend, modules: tuple[str, 
             _kept = _kept or KeptTemplate(like, job, backend, modules)
             try:
                 return _kept.clone(errand)
-            except ConnectionError:  # it has died: another one will do
+            except (ConnectionError, CantServe) as error:
                 _kept.close()
                 _kept = None
+                if isinstance(error, CantServe):
+                    raise
+                # It has died: another one will do.
         raise CantServe("the kept template dies when it is asked to clone itself")
 
 

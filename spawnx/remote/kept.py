@@ -115,7 +115,7 @@ def _be_template(fds: list[int]) -> Next:
     try:
         surroundings.assume_streams(streams)
         surroundings.assume(errand["surroundings"])
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - told; the call goes on by other means
         template.Table(arguments["table"], arguments["ranks"]).explain(f"{type(error).__name__}: {error}")
         os._exit(1)
     # What it knows of directories is as old as the kept template.

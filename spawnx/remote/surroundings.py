@@ -77,5 +77,6 @@ def assume_streams(is_open: Sequence[bool]) -> None:
         elif stream is None:
             setattr(sys, name, open(fd, "w" if fd else "r", closefd=False))  # noqa: SIM115 - it stays open
         elif fd:
-            stream.reconfigure(line_buffering=fd == 2 or os.isatty(fd))  # noqa: PLR2004
+            lines = fd == 2 or os.isatty(fd)  # noqa: PLR2004 - the standard error's
+            stream.reconfigure(line_buffering=lines and not stream.write_through)
         setattr(sys, f"__{name}__", getattr(sys, name))

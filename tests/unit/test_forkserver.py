@@ -1,0 +1,455 @@
+"""Ranks of the start method forkserver, cloned from a template that is kept: always as fresh as a fresh interpreter."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import spawnx
+from spawnx import backends
+from tests import ranks
+from tests.support import LONG_S, START_METHODS, Impl, Program, finish, take
+
+if "native" not in backends.available():
+    pytest.skip("this installation has no C core, which clones", allow_module_level=True)
+
+
+@pytest.fixture(autouse=True)
+def _native(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPAWNX_BACKEND", "native")
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """Programs of their own."""
+    return Program(Impl("native"), tmp_path)
+
+
+def told(fn: Any, count: int = 1, args: tuple[Any, ...] = (), **options: Any) -> list[Any]:
+    """What ranks put into a queue, and that they were cloned from the kept template."""
+    queue = spawnx.get_context("forkserver").SimpleQueue()
+    context = spawnx.start_processes(
+        fn, (queue, *args), count, join=False, start_method="forkserver", **options
+    )
+    assert context is not None
+    finish(context)
+    found = take(queue, count)
+    queue.close()
+    assert context.launcher == "forkserver"
+    return found
+
+
+def kept_templates() -> list[int]:
+    """The pids of the kept templates of this process."""
+    mark = "spawnx.remote.kept"
+    children = psutil.Process().children()
+    return [child.pid for child in children if any(mark in part for part in child.cmdline())]
+
+
+# One for all calls
+
+
+def test_kept_template_serves_call_after_call() -> None:
+    """It is the same process, and no template of a call is left."""
+    pids = [told(ranks.put_pid, 2) and kept_templates() for _ in range(3)]
+
+    assert 1 == len(pids[0])
+    assert [pids[0]] * 3 == pids
+
+
+def test_ranks_are_children_of_the_supervisor_and_known_as_the_start_methods() -> None:
+    """Real exit codes; names as multiprocessing gives them."""
+    context = spawnx.start_processes(ranks.exit_7, (), 1, join=False, start_method="forkserver")
+    assert context is not None
+    (process,) = context.processes
+    parent = psutil.Process(process.pid).ppid()
+    with pytest.raises(spawnx.ProcessExitedException) as raised:
+        finish(context)
+
+    assert os.getpid() == parent
+    assert 7 == raised.value.exit_code
+    assert process.name.startswith("ForkServerProcess-")
+
+
+def test_many_calls_leave_supervisor_and_template_as_they_were() -> None:
+    """Neither memory nor files grow; `benchmarks/bench_forkserver.py` does it a thousand times."""
+
+    def sizes() -> list[int]:
+        (pid,) = kept_templates()
+        return [
+            size
+            for process in (psutil.Process(), psutil.Process(pid))
+            for size in (process.num_fds(), process.num_threads())
+        ]
+
+    told(ranks.put_pid)
+    before = sizes()
+    for _ in range(20):
+        told(ranks.put_pid)
+
+    assert before == sizes()
+
+
+# What a rank is in
+
+CHANGES = {
+    "environment": 'os.environ["SET"] = "late"; os.putenv("KNOWN_TO_LIBC", "alone")',
+    "environment, taken back": 'del os.environ["SET"]; os.unsetenv("KNOWN_TO_LIBC")',
+    "folder": "os.chdir(sys.argv[1])",
+    "umask": "os.umask(0o027)",
+    "soft limit": "resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))",
+    "processors": "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})",
+    "processors, taken back": "os.sched_setaffinity(0, processors)",
+    "path": 'sys.path.append("/nowhere")',
+    "arguments": 'sys.argv.append("late")',
+    "authkey": 'multiprocessing.current_process().authkey = b"of our own"',
+    "mask": "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})",
+    "handler": "signal.signal(signal.SIGUSR1, print)",
+    "output": "os.dup2(os.open(os.devnull, os.O_WRONLY), 1)",
+    "no output": "os.close(1); sys.stdout = None",
+    "output again": 'os.dup2(2, 1); sys.stdout = open(1, "w", closefd=False)',
+}
+# These are given by who starts a process, or are read when it starts.
+CHANGES_OF_THE_TEMPLATE = {
+    "ignored signal": "signal.signal(signal.SIGUSR2, signal.SIG_IGN)",
+    "session": "os.setsid()",
+    "hard limit": "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 3000))",
+    "nice": "os.nice(3)",
+    "scheduling": "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))",
+    "rights": "ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS",
+    "warnings": 'sys.warnoptions.append("ignore::UserWarning")',
+    "Python's own variable": 'os.environ["PYTHONUTF8"] = "1"',
+    "a library's variable": 'os.environ["OMP_NUM_THREADS"] = "1"',
+    "out-of-memory score": 'open("/proc/self/oom_score_adj", "w").write("7")',
+}
+EACH_CHANGE = """
+    import ctypes, json, multiprocessing, os, psutil, resource, signal, sys
+    from tests import interpreter
+
+    def of_rank():
+        queue = multiprocessing.get_context("forkserver").SimpleQueue()
+        context = mp.start_processes(
+            interpreter.put_description, (queue,), 1, join=False, start_method="forkserver"
+        )
+        found = queue.get()
+        while not context.join():
+            pass
+        return context.launcher, found
+
+    def of_process():
+        queue = multiprocessing.get_context("spawn").SimpleQueue()
+        process = multiprocessing.get_context("spawn").Process(
+            target=interpreter.put_description, args=(0, queue)
+        )
+        process.start()
+        found = queue.get()
+        process.join()
+        return found
+
+    def kept():
+        mark = "spawnx.remote.kept"
+        return [child.pid for child in psutil.Process().children() if mark in " ".join(child.cmdline())]
+
+    if __name__ == "__main__":
+        processors = os.sched_getaffinity(0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        told = []
+        of_rank()
+        for name, change in json.loads(sys.argv[2]).items():
+            before = kept()
+            exec(change)
+            launcher, found = of_rank()
+            expected = of_process()
+            for one in (found, expected):
+                del one["type"], one["main"]  # these say the start method
+            wrong = {key: [found[key], expected[key]] for key in expected if found[key] != expected[key]}
+            told.append([name, launcher, before == kept(), repr(wrong)])
+        with open(sys.argv[3], "w") as file:
+            json.dump(told, file)
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "stays"), [(CHANGES, True), (CHANGES_OF_THE_TEMPLATE, False)], ids=["taken on", "renewed"]
+)
+def test_whatever_has_changed_since_the_last_call_is_so_in_the_ranks(
+    changes: dict[str, str], stays: bool, program: Program, tmp_path: Path
+) -> None:
+    """As in a fresh interpreter that is started at the same moment; where that can't be, by another template."""
+    out = tmp_path / "out"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    command = program.command(EACH_CHANGE, str(elsewhere), json.dumps(changes), str(out))
+    done = program.run_command(command)
+    assert done.returncode == 0, done.stderr
+
+    assert [[name, "forkserver", stays, "{}"] for name in changes] == json.loads(
+        out.read_text(encoding="utf-8")
+    )
+
+
+def test_module_that_came_after_the_template_is_found(program: Program, tmp_path: Path) -> None:
+    """Also in a folder that was looked at before it was there."""
+    source = """
+        import sys
+
+        def load(rank, name):
+            __import__(name)
+
+        if __name__ == "__main__":
+            folder = sys.argv[1]
+            sys.path.append(folder)
+            mp.start_processes(print, (), 1, start_method="forkserver")
+            import os
+            os.mkdir(folder)
+            open(os.path.join(folder, "late.py"), "w").close()
+            mp.start_processes(load, ("late",), 1, start_method="forkserver")
+            print("found")
+    """
+
+    assert "found" == program.output(source, str(tmp_path / "late"))[-1]
+
+
+def test_nothing_of_the_users_is_loaded_in_the_kept_template() -> None:
+    """What a call imports is gone with its ranks."""
+    assert [True] * 4 == told(ranks.put_whether_made_here, 2) + told(ranks.put_whether_made_here, 2)
+
+
+def test_random_numbers_differ_in_all_ranks_of_all_calls() -> None:
+    """Their generator is renewed in each."""
+    drawn = [told(ranks.put_random, 32, preload=["random"]) for _ in range(2)]
+
+    assert 64 == len({*drawn[0], *drawn[1]})
+
+
+def test_more_files_than_one_message_carries_arrive() -> None:
+    """Pipes of 300 ends, as the parameters of a model in shared memory are."""
+    pipes = [spawnx.get_context("forkserver").Pipe(duplex=False) for _ in range(150)]
+    ends = [end for pipe in pipes for end in pipe]
+    found = told(ranks.put_inodes, 1, (ends,))
+    expected = [os.fstat(end.fileno()).st_ino for end in ends]
+    for end in ends:
+        end.close()
+
+    assert [expected] == found
+
+
+# Preload
+
+
+@pytest.mark.torch
+def test_torch_is_imported_once_for_all_calls(program: Program) -> None:
+    """In the kept template: the ranks of the first call find it there, and those of the second."""
+    source = """
+        import logging, sys
+        import torch
+        logging.getLogger("spawnx").addHandler(logging.StreamHandler(sys.stdout))
+
+        def rank(i, queue):
+            loaded = "torch" in sys.modules
+            import torch
+            queue.put((loaded, float(torch.rand(1, dtype=torch.float64))))
+
+        if __name__ == "__main__":
+            queue = mp.get_context("forkserver").SimpleQueue()
+            for _ in range(2):
+                mp.start_processes(rank, (queue,), 4, start_method="forkserver")
+            found = [queue.get() for _ in range(8)]
+            print(all(loaded for loaded, _ in found), len({drawn for _, drawn in found}))
+    """
+    # The main module imports torch as well: what is asked is whether it was there before that.
+    source = source.replace(
+        "import torch\n        logging", 'if __name__ == "__main__": import torch\n        logging'
+    )
+
+    assert ["True 8"] == program.output(source)
+
+
+def test_preload_that_can_not_be_cloned_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning; a template without it serves."""
+    name = f"bad_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text("raise ValueError('not today')", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for _ in range(2):
+        told(ranks.put_pid, preload=[name])
+
+    assert [
+        f"the import of {name} raised ValueError: not today" in record.message for record in caplog.records
+    ] == [True]
+
+
+# Its end, and its substitutes
+
+
+def test_template_that_has_died_is_replaced() -> None:
+    """The next call notices."""
+    told(ranks.put_pid)
+    (pid,) = kept_templates()
+    os.kill(pid, signal.SIGKILL)
+    told(ranks.put_pid)
+
+    assert pid not in kept_templates()
+
+
+DIES = """
+    import os
+    import spawnx.backends.native as native
+    real = native.clone_siblings
+
+    def clone(memory, pids_at, count, parent, signum):
+        {then}
+
+    native.clone_siblings = clone
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "launcher", "reason"),
+    [
+        ("os._exit(3)", "exec", "the kept template dies when it is asked to clone itself"),
+        (
+            "real(memory, pids_at, count, parent, signum) or (os._exit(3) if pids_at == 0 else None); return 1",
+            "exec",
+            "the kept template dies when it is asked to clone itself",
+        ),
+        ("native._checked(-1)", "exec", "Operation not permitted"),
+    ],
+    ids=["dies before", "dies after", "forbidden"],
+)
+def test_template_that_can_not_be_cloned_gives_way_to_exec(
+    then: str, launcher: str, reason: str, program: Program, tmp_path: Path
+) -> None:
+    """With one line that says why, and nothing left: not what it had made before it died, either."""
+    site = tmp_path / "site"
+    site.mkdir()
+    text = "if b'spawnx.remote.kept' in open('/proc/self/cmdline', 'rb').read():\n"
+    code = textwrap.indent(textwrap.dedent(DIES.format(then=then)), "    ")
+    (site / "sitecustomize.py").write_text(text + code, encoding="utf-8")
+    source = """
+        import logging, os, psutil, sys
+        from tests import ranks
+
+        if __name__ == "__main__":
+            logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+            context = mp.start_processes(ranks.nothing, (), 3, join=False, start_method="forkserver")
+            while not context.join():
+                pass
+            left = [child.cmdline() for child in psutil.Process().children()]
+            print(context.launcher, [one for one in left if "resource_tracker" not in " ".join(one)])
+    """
+    done = program.run_command(
+        program.command(source),
+        env={**program.environment, "PYTHONPATH": f"{site}{os.pathsep}{program.environment['PYTHONPATH']}"},
+    )
+
+    assert [f"ranks are started by exec, not cloned: {reason}", f"{launcher} []"] == done.stdout.splitlines()[
+        -2:
+    ], done.stderr
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["sys.exit()", "os._exit(0)", "os.kill(os.getpid(), 9)", "os.execv('/bin/cat', ['cat'])"],
+    ids=["exit", "_exit", "killed", "exec"],
+)
+def test_kept_template_ends_with_the_supervisor(end: str, program: Program) -> None:
+    """However that ends, also where a process that it forked lives on."""
+    source = f"""
+        import os, psutil, sys
+        from tests import ranks
+
+        if __name__ == "__main__":
+            mp.start_processes(ranks.nothing, (), 1, start_method="forkserver")
+            mark = "spawnx.remote.kept"
+            (kept,) = [one for one in psutil.Process().children() if mark in " ".join(one.cmdline())]
+            if os.fork() == 0:
+                sys.stdin.read()
+                os._exit(0)
+            print(kept.pid, flush=True)
+            {end}
+    """
+    with program.popen(source) as running:
+        assert running.stdout is not None
+        assert running.stdin is not None
+        kept = int(running.stdout.readline())
+        pidfd = os.pidfd_open(kept) if psutil.pid_exists(kept) else -1
+        if pidfd >= 0:
+            with open(pidfd, "rb", buffering=0) as ended:
+                wait_readable(ended.fileno())
+        running.stdin.close()
+
+    assert not psutil.pid_exists(kept) or psutil.Process(kept).status() == psutil.STATUS_ZOMBIE
+
+
+def wait_readable(fd: int) -> None:
+    """Wait until an fd is readable, for `LONG_S` at most."""
+    import select
+
+    assert select.select([fd], [], [], LONG_S)[0]
+
+
+def test_forked_child_has_a_template_of_its_own(program: Program) -> None:
+    """The parent's is its parent's: it could not make children of the forked one."""
+    source = """
+        import os
+        from tests import ranks
+
+        if __name__ == "__main__":
+            for _ in range(2):
+                mp.start_processes(ranks.nothing, (), 1, start_method="forkserver")
+            pid = os.fork()
+            context = mp.start_processes(ranks.nothing, (), 1, join=False, start_method="forkserver")
+            while not context.join():
+                pass
+            if pid == 0:
+                print(context.launcher, flush=True)
+                from spawnx.launchers import forkserver
+                forkserver.stop()
+                os._exit(0)
+            os.waitpid(pid, 0)
+            print(context.launcher)
+    """
+
+    assert ["forkserver", "forkserver"] == program.output(source)
+
+
+def test_ranks_start_ranks() -> None:
+    """Each has a kept template of its own."""
+    assert [["forkserver", [0, 0]]] * 2 == told(ranks.put_nested, 2)
+
+
+# From threads
+
+
+@pytest.mark.parametrize("start_method", START_METHODS)
+def test_sixteen_threads_at_once_are_all_served(start_method: str) -> None:
+    """Each gets its own ranks' results."""
+    found: list[list[Any]] = []
+
+    def call(i: int) -> None:
+        queue = spawnx.get_context(start_method).SimpleQueue()
+        context = spawnx.start_processes(
+            ranks.put_argument, (queue, i), 2, join=False, start_method=start_method
+        )
+        assert context is not None
+        finish(context)
+        found.append(take(queue, 2))
+        queue.close()
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [[(0, i), (1, i)] for i in range(16)] == sorted(found)
