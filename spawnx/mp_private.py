@@ -6,6 +6,7 @@ for ranks that don't exist yet, and to get a word in before a fresh interpreter 
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import errno
 import io
@@ -19,7 +20,7 @@ from multiprocessing import popen_fork, reduction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from spawnx.backends.contract import Program
@@ -105,6 +106,14 @@ def forkserver_pid() -> int:
 
     forkserver.ensure_running()
     return int(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
+
+
+def forkserver_preload() -> list[str]:
+    """What `multiprocessing.set_forkserver_preload` was told, if it was."""
+    module = sys.modules.get("multiprocessing.forkserver")
+    names: list[str] = [] if module is None else list(module._forkserver._preload_modules)
+    # What it begins with, and what doesn't tell whether anybody has asked for it.
+    return [] if names == ["__main__"] else names
 
 
 def forked_by(process: multiprocessing.process.BaseProcess) -> int:
@@ -278,6 +287,17 @@ def use_resource_tracker(fd: int) -> None:
     resource_tracker._resource_tracker._fd = fd  # type: ignore[attr-defined]
 
 
+@contextlib.contextmanager
+def _inheriting() -> Iterator[None]:
+    """Let no process be started, as while a rank is still being made: a main module without a guard would, for ever."""
+    current: Any = multiprocessing.process.current_process()
+    current._inheriting = True
+    try:
+        yield
+    finally:
+        del current._inheriting
+
+
 class Message:
     """What a fresh interpreter was sent: see `launchers.message`.
 
@@ -294,15 +314,14 @@ class Message:
 
     def receive(self, name: str) -> Any:
         """Become what multiprocessing's spawned child is: import the main module, unpickle."""
-        from multiprocessing import spawn
-
-        current: Any = multiprocessing.process.current_process()
-        current._inheriting = True
-        try:
-            spawn.prepare({**self.preparation, "name": name})
+        with _inheriting():
+            _prepare()({**self.preparation, "name": name})
             return reduction.pickle.loads(self._rank)  # type: ignore[attr-defined]
-        finally:
-            del current._inheriting
+
+    def import_main(self) -> None:
+        """Import the main module as `receive` does, which then finds it there: in a template, before it is cloned."""
+        with _inheriting():
+            _prepare()(self.preparation)
 
     def prepare_clones(self) -> None:
         """Do here what need not be done in each clone: all but what names it, and to run the main module.
@@ -311,12 +330,11 @@ class Message:
         where `runpy` would compile it, once: who runs the script again gets it as it is then.
         """
         import runpy
-        from multiprocessing import spawn
 
         main = {
             name: self.preparation.pop(name, None) for name in ("init_main_from_name", "init_main_from_path")
         }
-        spawn.prepare(self.preparation)
+        _prepare()(self.preparation)
         self.preparation = {name: value for name, value in main.items() if value is not None}
         path = main["init_main_from_path"]
         compile_file = runpy._get_code_from_file  # type: ignore[attr-defined]

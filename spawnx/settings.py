@@ -128,7 +128,8 @@ PRELOAD = Modules(
     "SPAWNX_PRELOAD",
     ("auto", "off"),
     "what is imported once, before ranks are cloned, instead of once in each: `auto` is torch and numpy where the"
-    " supervisor has imported them, and what the main module uses of the standard library; or names of modules",
+    " supervisor has imported them, what the main module uses of the standard library, and what"
+    " multiprocessing.set_forkserver_preload was told; or names of modules, `__main__` for the main module",
 )
 ORPHAN_GRACE = Seconds(
     "SPAWNX_ORPHAN_GRACE",

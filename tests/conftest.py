@@ -238,6 +238,9 @@ def _long_lived_helpers() -> Iterator[None]:
             multiprocessing.set_forkserver_preload(["torch.multiprocessing"])
         multiprocessing.resource_tracker.ensure_running()
         multiprocessing.forkserver.ensure_running()
+        multiprocessing.set_forkserver_preload(
+            ["__main__"]
+        )  # as it was: else each template would import torch, too
     arena = multiprocessing.RawValue("i")
     yield
     del arena

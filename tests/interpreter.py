@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import faulthandler
 import gc
+import importlib
 import locale
 import multiprocessing
 import os
@@ -115,6 +116,12 @@ def put_main(rank: int, queue: Any, thing: Any) -> None:
 def put_executable(rank: int, queue: Any) -> None:
     """Say by which interpreter this rank runs, and what was said to it."""
     queue.put((rank, os.environ.get("STARTED_BY"), os.path.basename(sys.executable)))
+
+
+def put_value(rank: int, queue: Any, module: str) -> None:
+    """Say what a module has, and whether it was there before anybody here has asked for it."""
+    before = module in sys.modules
+    queue.put((before, importlib.import_module(module).VALUE))
 
 
 def put_input(rank: int, queue: Any) -> None:

@@ -104,7 +104,8 @@ def _modules(order: Order) -> tuple[str, ...]:
     if isinstance(order.preload, tuple):
         return order.preload
     used_by = {"__main__", getattr(order.fn, "__module__", None) or "__main__"}
-    return preload.chosen([sys.modules[name] for name in used_by if name in sys.modules])
+    chosen = preload.chosen([sys.modules[name] for name in used_by if name in sys.modules])
+    return tuple(dict.fromkeys([*chosen, *mp_private.forkserver_preload()]))
 
 
 def _tell(level: str, text: str, reason: str) -> None:

@@ -72,7 +72,7 @@ def _get_ready(socket: _socket.socket, preload: tuple[str, ...]) -> None:
     try:
         for name in template.OF_EVERY_RANK:
             importlib.import_module(name)
-        preloading.preload(preload)
+        preloading.preload(preload, lambda: None)
         _withdraw()
     except BaseException as error:  # noqa: BLE001 - told; the call goes on by other means
         word = wire.GAVE_UP if isinstance(error, preloading.GivenUp) else wire.FAILED

@@ -96,18 +96,22 @@ def is_of_library(origin: str) -> bool:
     return origin.startswith(os.path.join(library, "")) and "site-packages" not in origin
 
 
-def preload(names: Iterable[str]) -> None:
+def preload(names: Iterable[str], import_main: Callable[[], None]) -> None:
     """Import modules, in a process that has one thread, and leave it so.
+
+    Args:
+        names: those of the modules; `__main__` is the main module of the supervisor.
+        import_main: what imports that one as ranks do, which then find it imported.
 
     Raises:
         GivenUp: one raised, or left something that can't be cloned: the text says what.
     """
-    names = [name for name in names if name not in sys.modules]
+    names = [name for name in names if name not in sys.modules or name == "__main__"]
     if all(map(is_of_stdlib, names)):  # no module of it starts or opens anything when it is imported
-        _import(names)
+        _import(names, import_main)
         return
     fds = set(os.listdir("/proc/self/fd"))
-    _import(names)
+    _import(names, import_main)
     _end_threads()
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
@@ -122,10 +126,13 @@ def preload(names: Iterable[str]) -> None:
         raise GivenUp(f"the imports left {len(new)} files open")
 
 
-def _import(names: Iterable[str]) -> None:
+def _import(names: Iterable[str], import_main: Callable[[], None]) -> None:
     for name in names:
         try:
-            importlib.import_module(name)
+            if name == "__main__":
+                import_main()
+            else:
+                importlib.import_module(name)
         except BaseException as error:
             raise GivenUp(f"the import of {name} raised {type(error).__name__}: {error}") from error
 

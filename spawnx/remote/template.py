@@ -145,7 +145,7 @@ def main(
         mp_private.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
         message.prepare_clones()
         if preload:
-            preloading.preload(preload)
+            preloading.preload(preload, message.import_main)
         leave = _ending(start_method)
         position = _clone(shared, ranks, parent, guarded=guarded)
     except preloading.GivenUp as error:

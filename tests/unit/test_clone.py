@@ -36,10 +36,10 @@ def _cloning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPAWNX_LAUNCHER", "clone")
 
 
-def told(fn: Any, count: int, **options: Any) -> list[Any]:
-    """What ranks put into a queue, and that they were cloned."""
+def told(fn: Any, count: int, *args: Any, **options: Any) -> list[Any]:
+    """What ranks put into a queue, which they are given before all else, and that they were cloned."""
     queue = spawnx.get_context("spawn").SimpleQueue()
-    context = spawnx.spawn(fn, (queue,), count, join=False, **options)
+    context = spawnx.spawn(fn, (queue, *args), count, join=False, **options)
     assert context is not None
     finish(context)
     found = take(queue, count)
@@ -143,15 +143,8 @@ def test_clones_can_do_what_torch_does(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # else in the temporary directory, for ever
     threads = "threads" if len(os.sched_getaffinity(0)) > 1 else "one thread"
     works = [f"openblas, {threads}", "openmp, 2 more", "autograd, 6.0", "ddp, 1.5", "loader, [15, 15]"]
-    queue = spawnx.get_context("spawn").SimpleQueue()
-    arguments = (queue, str(tmp_path), 2)
-    context = spawnx.spawn(abilities.put_what_works_of_torch, arguments, 2, join=False, preload=preload)
-    assert context is not None
-    finish(context)
-    found = take(queue, 2)
-    queue.close()
+    found = told(abilities.put_what_works_of_torch, 2, str(tmp_path), 2, preload=preload)
 
-    assert "clone" == context.launcher
     assert [(bool(preload), works)] * 2 == found
 
 
@@ -381,7 +374,7 @@ HALF = """
 def test_system_that_forbids_it_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second call starts no template."""
     monkeypatch.setattr("spawnx.launchers.clone._never", "the system forbids it")
-    monkeypatch.setattr("spawnx.launchers.clone._Template", None)
+    monkeypatch.setattr("spawnx.launchers.clone.Template", None)
     context = spawnx.spawn(ranks.nothing, (), 2, join=False)
     finish(context)
 

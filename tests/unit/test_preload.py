@@ -1,0 +1,230 @@
+"""What a template imports before it is cloned: on request the main module, and what other ways there are to ask."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spawnx import backends, mp_private
+from tests import interpreter
+from tests.support import LONG_S, ROOT
+from tests.unit.test_clone import told
+
+if "native" not in backends.available():
+    pytest.skip("this installation has no C core, which clones", allow_module_level=True)
+
+
+@pytest.fixture(autouse=True)
+def _cloning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPAWNX_BACKEND", "native")
+    monkeypatch.setenv("SPAWNX_LAUNCHER", "clone")
+
+
+def run(source: str, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program."""
+    program = folder / "program.py"
+    program.write_text(textwrap.dedent(source), encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, *arguments, *([] if "-m" in arguments else [str(program)])],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True, text=True, timeout=LONG_S, check=False, cwd=folder,
+    )  # fmt: skip
+
+
+# The main module
+
+MAIN = """
+    import json, os, sys
+    import spawnx
+
+    IMPORTED_BY, NAME = os.getpid(), __name__
+
+    def put(rank, queue, thing):
+        queue.put((IMPORTED_BY == os.getpid(), IMPORTED_BY, NAME, type(thing) is Thing, sys.argv[1:]))
+
+    class Thing:
+        pass
+
+    if __name__ == "__main__":
+        queue = spawnx.get_context("spawn").SimpleQueue()
+        context = spawnx.spawn(put, (queue, Thing()), 2, join=False, **json.loads(os.environ["OPTIONS"]))
+        found = [queue.get() for _ in range(2)]
+        while not context.join():
+            pass
+        by_themselves, whom, names, same, argv = zip(*found)
+        print(json.dumps([context.launcher, by_themselves, len({*whom}), names, same, argv]))
+"""
+
+
+@pytest.mark.parametrize("how", [["program.py", "x"], ["-m", "program", "x"]], ids=["script", "module"])
+@pytest.mark.parametrize(
+    ("options", "setting", "once"),
+    [
+        ({"preload": ["__main__"]}, "auto", True),
+        ({}, "json,__main__", True),
+        ({}, "auto", False),
+    ],
+    ids=["argument", "setting", "not asked for"],
+)
+def test_main_module_is_imported_once_on_request(
+    options: dict[str, Any], setting: str, *, once: bool, how: list[str], tmp_path: Path
+) -> None:
+    """As `__mp_main__`, in the template; ranks find it imported, and what is pickled from it is the same."""
+    arguments = how if how[0] == "-m" else []
+    done = run(MAIN, tmp_path, *arguments, OPTIONS=json.dumps(options), SPAWNX_PRELOAD=setting)
+    argv = ["x"] if arguments else []
+
+    assert "" == done.stderr
+    assert [
+        "clone",
+        [not once] * 2,
+        1 if once else 2,
+        ["__mp_main__"] * 2,
+        [True] * 2,
+        [argv] * 2,
+    ] == json.loads(done.stdout)
+
+
+def test_main_module_without_a_guard_is_told_by_the_ranks_as_ever(tmp_path: Path) -> None:
+    """The preload is given up with one warning; then it is the standard library's error, with its traceback."""
+    source = """
+        import spawnx
+        from tests import ranks
+
+        spawnx.spawn(ranks.nothing, (), 2, preload=["__main__"])
+    """
+    done = run(source, tmp_path)
+
+    assert 1 == done.stderr.count("the import of __main__ raised RuntimeError")
+    assert "ProcessRaisedException" in done.stderr
+    assert "An attempt has been made to start a new process before the\n" in done.stderr
+
+
+def test_program_without_a_main_module_to_import_has_nothing_to_preload() -> None:
+    """As `python -c`: nobody imports it, here or in the ranks."""
+    source = (
+        "import spawnx; from tests import ranks; c = spawnx.spawn(ranks.nothing, (), 2, join=False, preload="
+    )
+    source += "['__main__']); c.join_all(); print(c.launcher)"
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=LONG_S, check=False, cwd=ROOT
+    )
+
+    assert ("clone\n", "") == (done.stdout, done.stderr)
+
+
+def test_ranks_log_each_line_once_where_the_main_module_was_preloaded(tmp_path: Path) -> None:
+    """`log_to_stderr` is in force in ranks, by one handler each."""
+    source = """
+        import multiprocessing
+        import spawnx
+
+        def work(rank):
+            multiprocessing.get_logger().warning("from rank %d", rank)
+
+        if __name__ == "__main__":
+            multiprocessing.log_to_stderr("WARNING")
+            spawnx.spawn(work, (), 2, preload=["__main__"])
+    """
+    done = run(source, tmp_path)
+
+    assert [1, 1] == [done.stderr.count(f"from rank {rank}") for rank in range(2)], done.stderr
+
+
+# Other ways to ask
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Make a module of a user's, which ranks find; returns its name."""
+
+    def make(source: str) -> str:
+        name = f"of_a_user_{tmp_path.name}"
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return name
+
+    return make
+
+
+def test_auto_has_what_the_forkserver_was_told_to_preload(module: Callable[[str], str]) -> None:
+    """A program that has said so once need not say it again; what is asked for in the call comes first."""
+    name = module("VALUE = 7")
+    multiprocessing.set_forkserver_preload([name, "__main__"])
+    try:
+        by_auto = told(interpreter.put_value, 1, name)
+        by_list = told(interpreter.put_value, 1, name, preload=["json"])
+    finally:
+        multiprocessing.set_forkserver_preload(["__main__"])
+
+    assert ([(True, 7)], [(False, 7)]) == (by_auto, by_list)
+
+
+def test_auto_does_not_import_the_main_module_unasked() -> None:
+    """The forkserver's list has it from the start, whether anybody has asked for it or not."""
+    multiprocessing.set_forkserver_preload(["__main__"])
+
+    assert [] == mp_private.forkserver_preload()
+
+
+# What is renewed, and what is not
+
+
+@pytest.mark.parametrize("renews", [True, False], ids=["renews", "does not"])
+def test_module_of_a_users_renews_what_it_likes_by_register_at_fork(
+    module: Callable[[str], str], *, renews: bool
+) -> None:
+    """It is called in each clone as in a forked child; what a module doesn't renew is the same in all."""
+    name = module(
+        f"""
+        import os
+
+        def renew():
+            global VALUE
+            VALUE = os.urandom(8)
+
+        renew()
+        if {renews}:
+            os.register_at_fork(after_in_child=renew)
+        """
+    )
+    found = told(interpreter.put_value, 8, name, preload=[name])
+
+    assert [True] * 8 == [before for before, _ in found]
+    assert (8 if renews else 1) == len({value for _, value in found})
+
+
+def test_fork_handlers_of_libc_are_called_in_the_template_only(module: Callable[[str], str]) -> None:
+    """Those of `pthread_atfork`: at its one throw-away fork, and not in clones. Python's own are called in both."""
+    name = module(
+        """
+        import ctypes, os
+
+        VALUE = []
+
+        def note(word):
+            handler = ctypes.CFUNCTYPE(None)(lambda: VALUE.append(word))
+            HANDLERS.append(handler)
+            return handler
+
+        HANDLERS = []
+        libc = ctypes.CDLL(None)
+        libc.__register_atfork(note("libc's before"), note("libc's parent"), note("libc's child"), None)
+        words = [lambda word=word: VALUE.append(word) for word in ("before", "parent", "child")]
+        os.register_at_fork(before=words[0], after_in_parent=words[1], after_in_child=words[2])
+        """
+    )
+    throw_away = ["before", "libc's before", "libc's parent", "parent"]
+
+    assert [(True, [*throw_away, "before", "child"])] * 2 == told(
+        interpreter.put_value, 2, name, preload=[name]
+    )
