@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 
 /* Leave what the supervisor's user sees: its terminal, its streams (a reader's end of file would wait for us), its
@@ -45,9 +46,12 @@ static void remove_folder(const char *path)
     rmdir(path);
 }
 
-/* A pidfd of the supervisor, -1 if it is gone: only while it is our parent its number is nobody else's. */
+/* A pidfd of the supervisor, -1 if it is gone: only while it is our parent its number is nobody else's. In an outer pid
+ * namespace it has no number that means it here: then the channel alone tells of its end, and this fd tells nothing. */
 static int pidfd_of_parent(int pid)
 {
+    if (getppid() == 0)
+        return eventfd(0, EFD_CLOEXEC);
     int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 
     return getppid() == pid ? pidfd : -1;

@@ -71,8 +71,9 @@ static int become(const struct spx_launch *what, const sigset_t *mask, int paren
         /* Not where a sandbox forbids it: the child then lives as on systems that have no such signal. */
         if (prctl(PR_SET_PDEATHSIG, what->death_signal, 0, 0, 0) < 0 && errno == EINVAL)
             return -EINVAL;
-        if (getppid() != parent)
-            return -ESRCH; /* nobody is left to be told */
+        int now = getppid();
+        if (now != parent && now != 0) /* 0: it is in an outer pid namespace */
+            return -ESRCH;             /* nobody is left to be told */
     }
     int result = keep_only(what->keep, what->n_keep, error);
     if (result < 0)

@@ -51,7 +51,12 @@ def _withdraw() -> None:
 
 
 def _pidfd_of_parent(pid: int) -> int:
-    """A pidfd of the supervisor, -1 if it is gone: only while it is our parent its number is nobody else's."""
+    """A pidfd of the supervisor, -1 if it is gone: only while it is our parent its number is nobody else's.
+
+    In an outer pid namespace it has no number that means it here: then the channel alone tells of its end.
+    """
+    if os.getppid() == 0:
+        return os.eventfd(0)
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:

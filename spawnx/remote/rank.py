@@ -129,7 +129,8 @@ def be(message: Message, place: tuple[int, str, tuple[int, ...], str], parent: i
 def open_parent(supervisor: int) -> int | None:
     """What `multiprocessing.parent_process()` waits on: a pidfd of the supervisor."""
     try:
-        return os.pidfd_open(supervisor)
+        # In a pid namespace of its own (0) the number is nobody's, or a stranger's.
+        return os.pidfd_open(supervisor) if os.getppid() != 0 else None
     except (OSError, AttributeError):  # no fd left, no such supervisor, no such call: nothing else is lost
         return None
 

@@ -181,6 +181,9 @@ def _clone(table: Table, ranks: int, parent: int, *, guarded: bool) -> int:
     """Make the clones: 0 in the template, the position plus 1 in each of them."""
     from spawnx.backends import native
 
+    if os.getppid() != parent:
+        # 0: the supervisor is in an outer pid namespace, where the pids that are seen here are other processes'.
+        raise ProcessLookupError(f"the supervisor is seen as {os.getppid()}, not as {parent}")
     # Whatever is buffered would be written by each clone.
     mp_private.flush_streams()
     # A collection in a rank touches, and so copies, every page that has an object: 40 MB with torch, 2 without.

@@ -1,0 +1,250 @@
+"""What stands between a clone and harm: each of these tests fails without the guard that it is about."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from spawnx import backends
+from tests import interpreter
+from tests.support import LONG_S, ROOT
+from tests.unit.test_clone import SHOW, run_with_template_that, told
+
+if "native" not in backends.available():
+    pytest.skip("this installation has no C core, which clones", allow_module_level=True)
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs the rights of root")
+x86_64_only = pytest.mark.skipif(
+    os.uname().machine != "x86_64", reason="has system calls by their numbers there"
+)
+
+
+@pytest.fixture(autouse=True)
+def _cloning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPAWNX_BACKEND", "native")
+    monkeypatch.setenv("SPAWNX_LAUNCHER", "clone")
+
+
+def output(source: str, *command: str) -> str:
+    """What a program prints that must end well, and quietly."""
+    done = subprocess.run(
+        [*command, sys.executable, "-c", textwrap.dedent(source)],
+        capture_output=True, text=True, timeout=LONG_S, check=False, cwd=ROOT,
+    )  # fmt: skip
+
+    assert (0, "") == (done.returncode, done.stderr)
+    return done.stdout
+
+
+def served(done: subprocess.CompletedProcess[str]) -> list[Any]:
+    """By which launcher, and with which exit codes; how many children were left."""
+    lines = [json.loads(line) for line in done.stdout.splitlines()[-2:]]
+    assert "" == done.stderr
+    return lines
+
+
+# Whether to clone
+
+
+@x86_64_only
+def test_libc_whose_thread_can_not_be_renewed_is_not_cloned(tmp_path: Path) -> None:
+    """The address that the kernel clears doesn't hold the tid, as with musl: locks would know no owner."""
+    code = """
+        import ctypes
+        elsewhere = ctypes.c_int(0)
+        ctypes.CDLL(None).syscall(218, ctypes.byref(elsewhere))  # set_tid_address
+        sys.elsewhere = elsewhere  # the kernel writes there when this process ends
+    """
+    done = run_with_template_that(code, SHOW, tmp_path)
+
+    assert [["exec", [0] * 4], 0] == served(done)
+    assert f"OSError: [Errno {errno.ENOTSUP}]" in done.stdout
+
+
+@needs_root
+@pytest.mark.parametrize("backend", ["native", "python"])
+def test_children_in_a_pid_namespace_of_their_own_are_not_cloned(backend: str) -> None:
+    """Their parent is nobody there, and the pids that they see are other processes' here: so by exec."""
+    source = """
+        import ctypes, logging, sys
+        import spawnx
+        from multiprocessing import resource_tracker
+        from tests import ranks
+
+        assert ctypes.CDLL(None).unshare(0x20000000) == 0  # CLONE_NEWPID: for the children, not for this process
+        resource_tracker.ensure_running()  # the first process there, with which all others end
+        logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+        context = spawnx.spawn(ranks.nothing, (), 3, join=False)
+        while not context.join():
+            pass
+        print(context.launcher, [process.exitcode for process in context.processes])
+    """
+    told = "ranks are started by exec, not cloned: ProcessLookupError: the supervisor is seen as 0, not as "
+    printed = output(source, "env", f"SPAWNX_BACKEND={backend}", "SPAWNX_LAUNCHER=auto")
+
+    assert printed.startswith(told if backend == "native" else "exec")
+    assert printed.endswith("exec [0, 0, 0]\n")
+
+
+@needs_root
+def test_supervisor_that_is_the_first_of_its_pid_namespace_has_clones() -> None:
+    """As in a container: its pid is 1, which is nobody's mark of an orphan."""
+    source = """
+        import os, spawnx
+        from tests import ranks
+
+        context = spawnx.spawn(ranks.nothing, (), 3, join=False)
+        while not context.join():
+            pass
+        print(os.getpid(), context.launcher, [process.exitcode for process in context.processes])
+    """
+
+    assert "1 clone [0, 0, 0]\n" == output(source, "unshare", "--pid", "--mount-proc", "--fork")
+
+
+@x86_64_only
+def test_sandbox_that_forbids_siblings_gets_its_ranks_by_exec() -> None:
+    """Both system calls refuse: nothing was cloned, and nothing is tried in the next call."""
+    source = """
+        import ctypes, errno, logging, struct, sys
+        import spawnx
+        from tests import ranks
+
+        load, equal, any_set, ret = 0x20, 0x15, 0x45, 0x06
+        refuse, allow = 0x00050000 | errno.EPERM, 0x7FFF0000
+        code = [
+            (load, 0, 0, 0),             # the number of the call
+            (equal, 3, 0, 435),          # clone3: refuse
+            (equal, 0, 3, 56),           # clone: look at its flags; else allow
+            (load, 0, 0, 16),
+            (any_set, 0, 1, 0x8000),     # CLONE_PARENT
+            (ret, 0, 0, refuse),
+            (ret, 0, 0, allow),
+        ]
+        raw = b"".join(struct.pack("HBBI", *one) for one in code)
+        buffer = ctypes.create_string_buffer(raw, len(raw))
+        filter_ = struct.pack("H6xQ", len(code), ctypes.addressof(buffer))
+        libc = ctypes.CDLL(None)
+        assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, filter_, 0, 0) == 0
+        logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+        for _ in range(2):
+            context = spawnx.spawn(ranks.nothing, (), 2, join=False)
+            while not context.join():
+                pass
+            print(context.launcher, [process.exitcode for process in context.processes])
+    """
+    told = "ranks are started by exec, not cloned: PermissionError: [Errno 1] Operation not permitted\n"
+
+    assert f"{told}exec [0, 0]\n" * 2 == output(source)
+
+
+# Before the clone
+
+
+def test_signals_do_not_disturb_a_template(tmp_path: Path) -> None:
+    """Ctrl-C goes to the whole group: it would leave the clones half-made."""
+    code = """
+        import signal
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGALRM):
+            os.kill(os.getpid(), signum)
+    """
+
+    assert [["clone", [0] * 4], 0] == served(run_with_template_that(code, SHOW, tmp_path))
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Make a module of a user's, which ranks find; returns its name."""
+
+    def make(source: str) -> str:
+        name = f"of_a_user_{tmp_path.name}"
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return name
+
+    return make
+
+
+def test_what_a_preload_prints_is_printed_once(
+    module: Callable[[str], str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Python's buffers are flushed before the clone, or each rank would do it."""
+    name = module("print('printed', end=' ')\nVALUE = 7")
+
+    assert [(True, 7)] * 3 == told(interpreter.put_value, 3, name, preload=[name])
+    assert "printed " == capfd.readouterr().out
+
+
+def test_preload_that_makes_a_semaphore_uses_the_supervisors_tracker(
+    module: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A tracker of its own would be a process, and so a reason to give the preload up."""
+    name = module("import multiprocessing\nVALUE = multiprocessing.get_context('spawn').Lock().acquire()")
+
+    assert [(True, True)] * 2 == told(interpreter.put_value, 2, name, preload=[name])
+    assert [] == caplog.records
+
+
+def test_what_the_template_has_is_frozen_in_clones() -> None:
+    """A collection in a rank would copy every page that has an object of the template's."""
+    assert [True, True] == told(interpreter.put_whether_frozen, 2)
+
+
+def test_audit_hooks_are_told_of_the_clones(tmp_path: Path) -> None:
+    """As of a fork, once."""
+    seen = tmp_path / "seen"
+    code = f"""
+        def hook(event, arguments):
+            if event == "os.fork":
+                os.close(os.open({str(seen)!r}, os.O_CREAT | os.O_EXCL))
+        sys.addaudithook(hook)
+        os.environ["SPAWNX_PRELOAD"] = "off"
+    """
+    done = run_with_template_that(code, SHOW.replace(", join=False", ", join=False, preload=()"), tmp_path)
+
+    assert [["clone", [0] * 4], 0] == served(done)
+    assert seen.exists()
+
+
+# After it
+
+
+@needs_root
+def test_rank_that_has_given_up_its_rights_ends_with_its_supervisor() -> None:
+    """Its death signal is gone with them (prctl(2)); the guardian, which has its own, ends it."""
+    source = """
+        import sys
+        import spawnx
+        from tests import interpreter, ranks
+
+        if __name__ == "__main__":
+            context = spawnx.get_context("spawn")
+            gate, queue = ranks.Gate(context), context.SimpleQueue()
+            started = spawnx.spawn(interpreter.give_up_rights_and_stay, (gate, queue), 2, join=False)
+            gate.wait_for(2)
+            print(started.launcher, queue.get(), queue.get(), *started.pids(), flush=True)
+            started.join()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(source)], stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, "SPAWNX_ORPHAN_GRACE": "1"},
+    ) as supervisor:  # fmt: skip
+        assert supervisor.stdout is not None
+        launcher, *signals, first, second = supervisor.stdout.readline().split()
+        orphans = [psutil.Process(int(pid)) for pid in (first, second)]
+        uids = [orphan.uids().real for orphan in orphans]
+        supervisor.kill()
+    _, left = psutil.wait_procs(orphans, timeout=LONG_S)
+
+    assert ("clone", ["0", "0"], [65534, 65534]) == (launcher, signals, uids)
+    assert [] == left
