@@ -167,3 +167,18 @@ def segfault(rank: int) -> None:
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.string_at(0)
+
+
+def put_whether_frozen(rank: int, queue: Any) -> None:
+    """Say whether most of what is here is out of the collector's sight."""
+    queue.put(gc.get_freeze_count() > len(gc.get_objects()))
+
+
+def give_up_rights_and_stay(rank: int, gate: ranks.Gate, queue: Any) -> None:
+    """Be nobody, say which death signal is left, and stay."""
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    ranks.put_death_signal(rank, queue)
+    gate.arrive()
+    ranks.stay()

@@ -176,9 +176,10 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
 
 
 def test_what_a_preload_prints_is_printed_once(
-    module: Callable[[str], str], capfd: pytest.CaptureFixture[str]
+    module: Callable[[str], str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python's buffers are flushed before the clone, or each rank would do it."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     name = module("print('printed', end=' ')\nVALUE = 7")
 
     assert [(True, 7)] * 3 == told(interpreter.put_value, 3, name, preload=[name])
