@@ -182,3 +182,10 @@ def give_up_rights_and_stay(rank: int, gate: ranks.Gate, queue: Any) -> None:
     ranks.put_death_signal(rank, queue)
     gate.arrive()
     ranks.stay()
+
+
+def lock_and_die(rank: int, queue: Any, memory: SharedMemory) -> None:
+    """Lock the mutex in that memory, say what came of it, and end without unlocking it."""
+    mutex = ctypes.c_char.from_buffer(memory.buf)
+    queue.put(ctypes.CDLL(None).pthread_mutex_lock(ctypes.byref(mutex)))
+    os._exit(0)

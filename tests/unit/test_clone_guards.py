@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +218,67 @@ def test_audit_hooks_are_told_of_the_clones(tmp_path: Path) -> None:
 
     assert [["clone", [0] * 4], 0] == served(done)
     assert seen.exists()
+
+
+# In the clone, before it is Python's
+
+WRAPPED = """
+    import ctypes
+    import spawnx.backends.native as native
+    real = native.clone_siblings
+
+    def wrapped(memory, pids_at, count, parent, signum):
+        {then}
+
+    native.clone_siblings = wrapped
+"""
+
+
+def test_clone_has_sigkill_as_its_death_signal_at_once(tmp_path: Path) -> None:
+    """Not only when it boots: a supervisor that is killed while clones are made leaves none."""
+    then = f"""
+        position = real(memory, pids_at, count, parent, signum)
+        if position:
+            found = ctypes.c_int()
+            ctypes.CDLL(None).prctl(2, ctypes.byref(found), 0, 0, 0)  # PR_GET_PDEATHSIG
+            with open({str(tmp_path / "signal")!r} + str(position), "w") as file:
+                file.write(str(found.value))
+        return position
+    """
+    done = run_with_template_that(WRAPPED.format(then=then.strip()), SHOW, tmp_path)
+
+    assert [["clone", [0] * 4], 0] == served(done)
+    assert [str(int(signal.SIGKILL))] * 4 == [
+        (tmp_path / f"signal{position}").read_text(encoding="utf-8") for position in range(1, 5)
+    ]
+
+
+def test_clone_whose_parent_is_not_the_supervisor_leaves(tmp_path: Path) -> None:
+    """It has been orphaned before it was armed: here, as it is told of another supervisor."""
+    then = "return real(memory, pids_at, count, 1, signum)"
+    done = run_with_template_that(WRAPPED.format(then=then), SHOW, tmp_path)
+
+    assert [["ProcessExitedException", "process 0 terminated with exit code 1"], 0] == served(done)
+
+
+def test_robust_mutex_of_a_clone_that_died_is_given_to_the_next() -> None:
+    """The kernel knows the list of those that it holds: else the next one would wait for ever."""
+    memory = SharedMemory(create=True, size=256)
+    libc = ctypes.CDLL(None)
+    attributes, mutex = ctypes.create_string_buffer(64), ctypes.c_char.from_buffer(memory.buf)
+    try:
+        libc.pthread_mutexattr_init(attributes)
+        libc.pthread_mutexattr_setpshared(attributes, 1)
+        libc.pthread_mutexattr_setrobust(attributes, 1)
+        assert libc.pthread_mutex_init(ctypes.byref(mutex), attributes) == 0
+        locked = told(interpreter.lock_and_die, 1, memory)
+        result = libc.pthread_mutex_trylock(ctypes.byref(mutex))
+    finally:
+        del mutex
+        memory.close()
+        memory.unlink()
+
+    assert ([0], errno.EOWNERDEAD) == (locked, result)
 
 
 # After it
