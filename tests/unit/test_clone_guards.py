@@ -6,6 +6,7 @@ import ctypes
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -259,6 +260,35 @@ def test_clone_whose_parent_is_not_the_supervisor_leaves(tmp_path: Path) -> None
     done = run_with_template_that(WRAPPED.format(then=then), SHOW, tmp_path)
 
     assert [["ProcessExitedException", "process 0 terminated with exit code 1"], 0] == served(done)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace, which has a system call fail")
+def test_no_clone_is_made_after_one_that_failed(tmp_path: Path) -> None:
+    """A later one might succeed, and be a rank behind a gap, of which nobody knows."""
+    script = tmp_path / "python"
+    strace = f"strace -D -o {tmp_path / 'calls'} -e trace=clone3 -e inject=clone3:error=EAGAIN:when=3"
+    lines = [
+        "#!/bin/sh",
+        f'case "$*" in *remote.template*) exec {strace} "{sys.executable}" "$@";; esac',
+        f'exec "{sys.executable}" "$@"',
+    ]
+    script.write_text("\n".join(lines), encoding="utf-8")
+    script.chmod(0o755)
+    source = f"""
+        import multiprocessing
+        import spawnx
+        from tests import ranks
+
+        multiprocessing.set_executable({str(script)!r})
+        try:
+            spawnx.spawn(ranks.stay_as_rank, (), 6, preload=())
+        except OSError as error:
+            print(str(error).partition(";")[0])
+    """
+    told = "[Errno 11] rank 2 of 6 could not be started: Resource temporarily unavailable\n"
+
+    assert told == output(source)
+    assert 3 == (tmp_path / "calls").read_text(encoding="utf-8").count("clone3(")
 
 
 def test_robust_mutex_of_a_clone_that_died_is_given_to_the_next() -> None:
