@@ -39,9 +39,11 @@ class Job:
             self._work(self)
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             self._error = error
-        finally:
-            del self._work
-            self._done.set()
+        del self._work
+
+    def let_go(self) -> None:
+        """Let the caller go on: the work is done."""
+        self._done.set()
 
     def wait(self) -> None:
         """Wait until the work is done; an interrupt is raised after that, not before.
@@ -78,6 +80,7 @@ def launch_in_thread(work: Callable[[Job], None]) -> None:
         RuntimeError
     ):  # "can't start new thread": the interpreter is shutting down, and this thread with it
         job.do()
+        job.let_go()
     job.wait()
 
 
@@ -97,9 +100,13 @@ class _Threads:
 
     def serve(self) -> None:
         while True:
-            self.jobs.get().do()
+            job = self.jobs.get()
+            job.do()
+            # Before the caller goes on: its next call is not to start another thread.
             with _lock:
                 self.idle += 1
+            job.let_go()
+            del job
 
 
 def _hand_over(job: Job) -> None:

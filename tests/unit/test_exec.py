@@ -122,25 +122,41 @@ def test_interrupt_while_ranks_are_launched_leaves_none(backend: Backend) -> Non
     assert ("interrupted\n[]\n", "") == (done.stdout, done.stderr)
 
 
-def test_launching_thread_is_one_per_process() -> None:
-    """Whoever asks, from whichever thread; and a forked child has its own."""
+def test_launching_threads_are_as_many_as_callers_at_once() -> None:
+    """Callers one after the other have the same, from whichever thread they call; a forked child has its own."""
     names: list[str] = []
+    all_there = threading.Barrier(3)
 
     def work(_: thread.Job) -> None:
         names.append(f"{os.getpid()} {threading.get_ident()}")
 
-    threads = [threading.Thread(target=thread.launch_in_thread, args=(work,)) for _ in range(3)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
+    def work_together(job: thread.Job) -> None:
+        all_there.wait()
+        work(job)
+
+    def ask(work: Any, *, at_once: bool) -> int:
+        names.clear()
+        threads = [threading.Thread(target=thread.launch_in_thread, args=(work,)) for _ in range(3)]
+        for one in threads:
+            one.start()
+            if not at_once:
+                one.join()
+        for one in threads:
+            one.join()
+        return len(set(names))
+
+    counts = [ask(work, at_once=False), ask(work_together, at_once=True)]
+    before = threading.active_count()
+    counts.append(ask(work_together, at_once=True))
     pid = os.fork()
     if pid == 0:
         thread.launch_in_thread(work)
         os._exit(len(set(names)))
     _, status = os.waitpid(pid, 0)
 
-    assert (1, 2) == (len(set(names)), os.waitstatus_to_exitcode(status))
+    assert [1, 3, 3] == counts
+    assert before == threading.active_count()
+    assert 4 == os.waitstatus_to_exitcode(status)
 
 
 def test_error_in_the_launching_thread_is_raised_in_the_callers() -> None:
