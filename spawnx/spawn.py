@@ -8,10 +8,11 @@ import os
 import sys
 import warnings
 
-from spawnx import backends, launchers, settings
+from spawnx import backends, launchers
 from spawnx.context import ProcessContext, SpawnContext
 from spawnx.errors import ProcessException, ProcessExitedException, ProcessRaisedException
 from spawnx.guard import Guard
+from spawnx.launchers import modules
 from spawnx.settings import ENV_VAR_PARALLEL_START
 
 TYPE_CHECKING = False
@@ -97,14 +98,14 @@ def start_processes(
         daemon: the ranks' daemon flag.
         start_method: "spawn", "fork" or "forkserver", where the platform has it; None is multiprocessing's default.
         numa_options: only None: torch's callers of 2025 pass it.
-        preload: what is imported once, before ranks are cloned (start method "spawn" on Linux), instead of once in
+        preload: what is imported once, before ranks are cloned ("spawn" and "forkserver" on Linux), instead of once in
             each: names of modules, none by `()`. "auto" is what `SPAWNX_PRELOAD` says, and where that says nothing,
             torch and numpy if they are imported here, what the main module and that of `fn` use of the standard
-            library, and what `multiprocessing.set_forkserver_preload` was told. "__main__" is the main module, once
-            as `__mp_main__`. A module that raises, starts threads or opens files when it is imported is not
-            preloaded, with a warning. What you name, you answer for: ranks share the state that it has after its
-            import, random state above all, but for what it renews by `os.register_at_fork`; and the fork handlers
-            that a library has given to libc (`pthread_atfork`) are not called in ranks.
+            library, and what `spawnx.preload` and `multiprocessing.set_forkserver_preload` were told. "__main__" is
+            the main module, once as `__mp_main__`. A module that raises, starts threads or opens files when it is
+            imported is not preloaded, with a warning. What you name, you answer for: ranks share the state that it has
+            after its import, random state above all, but for what it renews by `os.register_at_fork`; and the fork
+            handlers that a library has given to libc (`pthread_atfork`) are not called in ranks.
 
     Returns:
         None if `join`, else the `ProcessContext`.
@@ -122,7 +123,7 @@ def start_processes(
         _checked_nprocs(nprocs),
         daemon=daemon,
         start_method=start_method,
-        preload=_checked_preload(preload),
+        preload=modules.checked(preload),
     )
     if not join:
         return context
@@ -203,16 +204,6 @@ def _checked_nprocs(nprocs: SupportsIndex) -> int:
     except TypeError:
         msg = f"nprocs must be an integer, the number of ranks; got {nprocs!r}"
         raise TypeError(msg) from None
-
-
-def _checked_preload(preload: str | Iterable[str]) -> str | tuple[str, ...]:
-    if preload == "auto":
-        return settings.PRELOAD.read()
-    names = None if isinstance(preload, str) else tuple(preload)
-    if names is None or not all(isinstance(name, str) for name in names):
-        msg = f"preload must be names of modules, such as preload=['torch'], () for none, or 'auto'; got {preload!r}"
-        raise TypeError(msg)
-    return names
 
 
 def _tell_launcher(launcher: str, method: str, why: str) -> None:

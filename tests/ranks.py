@@ -375,6 +375,11 @@ def put_whether_made_here(rank: int, queue: Any) -> None:
     queue.put(any(one is sys.modules[__name__] for one in gc.get_objects()))
 
 
+def put_whether_loaded(rank: int, queue: Any, name: str) -> None:
+    """Say whether a module is loaded."""
+    queue.put(name in sys.modules)
+
+
 def put_random(rank: int, queue: Any) -> None:
     """Draw by the global generator."""
     import random

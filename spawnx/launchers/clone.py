@@ -12,10 +12,10 @@ import sys
 from spawnx import mp_private
 from spawnx.backends.contract import Program
 from spawnx.helper import Helper
+from spawnx.launchers import modules
 from spawnx.launchers.exec import ExecLauncher
 from spawnx.launchers.template import CantServe, PreloadGivenUp, Template
 from spawnx.payload import Payloads
-from spawnx.remote import preload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,21 +58,20 @@ class CloneLauncher:
             raise CantServe(_never)
         if not payloads.shareable:
             raise CantServe("each rank needs a pickle of its own")
-        modules = _modules(order)
-        if modules and modules not in _given_up:
+        wanted = modules.of(order)
+        if wanted and wanted not in _given_up:
             try:
-                self._serve(Template(order, ranks, payloads, modules), order.backend, modules)
+                self._serve(Template(order, ranks, payloads, wanted), order.backend, wanted)
             except PreloadGivenUp as error:
                 # Not tried again: it would take its time in each call.
-                _given_up.add(modules)
+                _given_up.add(wanted)
                 _tell("warning", "ranks import for themselves what was to be imported once: %s", str(error))
             else:
                 return
         self._serve(Template(order, ranks, payloads, ()), order.backend, ())
 
-    def _serve(self, template: Template, backend: Backend, modules: tuple[str, ...]) -> None:
+    def _serve(self, template: Template, backend: Backend, _modules: tuple[str, ...]) -> None:
         """Have a template make the ranks, by whatever way it comes into being."""
-        del modules
         template.serve(lambda errand, _: _launch(errand, backend))
 
 
@@ -97,15 +96,6 @@ def _remember(reason: CantServe) -> None:
     global _never  # noqa: PLW0603 - an answer of the system, the same for the life of this process
     if reason.for_good:
         _never = str(reason)
-
-
-def _modules(order: Order) -> tuple[str, ...]:
-    """What is imported before the template is cloned."""
-    if isinstance(order.preload, tuple):
-        return order.preload
-    used_by = {"__main__", getattr(order.fn, "__module__", None) or "__main__"}
-    chosen = preload.chosen([sys.modules[name] for name in used_by if name in sys.modules])
-    return tuple(dict.fromkeys([*chosen, *mp_private.forkserver_preload()]))
 
 
 def _tell(level: str, text: str, reason: str) -> None:

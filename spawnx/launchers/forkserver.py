@@ -52,10 +52,10 @@ class ForkserverLauncher(CloneLauncher):
 
     name = "forkserver"
 
-    def _serve(self, template: Template, backend: Backend, modules: tuple[str, ...]) -> None:
+    def _serve(self, template: Template, backend: Backend, _modules: tuple[str, ...]) -> None:
         # The standard library's are quick to import, and differ from caller to caller, and the main module is the
         # user's: these are imported by the template of the call.
-        slow = tuple(name for name in modules if not preload.is_of_stdlib(name) and name != "__main__")
+        slow = tuple(name for name in _modules if not preload.is_of_stdlib(name) and name != "__main__")
         template.serve(lambda errand, job: _clone_kept(errand, job, backend, slow))
 
 

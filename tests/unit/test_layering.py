@@ -16,7 +16,7 @@ ALLOWED = {
     # Users of the public names (`spawnx`), as anybody.
     "__main__": {"spawnx", "selftest", "backends", "launchers", "settings"},
     "selftest": {"spawnx", "backends", "launchers", "settings"},
-    "__init__": {"spawn", "context", "errors", "settings", "backends"},
+    "__init__": {"spawn", "context", "errors", "settings", "backends", "launchers.modules"},
     "spawn": {
         "context",
         "launchers",

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+import spawnx
 from spawnx import backends, mp_private
-from tests import interpreter
+from tests import interpreter, ranks
 from tests.support import LONG_S, ROOT
 from tests.unit.test_clone import told
 
@@ -228,3 +229,32 @@ def test_fork_handlers_of_libc_are_called_in_the_template_only(module: Callable[
     assert [(True, [*throw_away, "before", "child"])] * 2 == told(
         interpreter.put_value, 2, name, preload=[name]
     )
+
+
+# For a whole program
+
+
+def test_modules_that_are_named_once_are_preloaded_in_each_call(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By "auto", until others are named; what a call names is all that it gets."""
+    monkeypatch.setattr("spawnx.launchers.modules._for_all_calls", ())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"named_{tmp_path.name}"
+    (tmp_path / f"{name}.py").touch()
+    spawnx.preload([name])
+    found = [
+        *told(ranks.put_whether_loaded, 2, name),
+        *told(ranks.put_whether_loaded, 1, name, preload=["json"]),
+    ]
+    spawnx.preload(())
+    found += told(ranks.put_whether_loaded, 1, name)
+
+    assert [True, True, False, False] == found
+
+
+@pytest.mark.parametrize("value", ["torch", [3]])
+def test_modules_that_are_no_names_are_refused(value: Any) -> None:
+    """At once."""
+    with pytest.raises(TypeError, match="names of modules"):
+        spawnx.preload(value)
