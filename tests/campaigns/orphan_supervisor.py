@@ -23,7 +23,6 @@ from typing import Any
 import spawnx
 from spawnx import launchers, mp_private
 from spawnx.guard import Guard
-from spawnx.launchers import clone
 from spawnx.process import RankProcess
 from spawnx.remote import gate
 
@@ -90,7 +89,10 @@ class Run:
     def _wait_for_launch(self) -> None:
         """Come to the point when rank k is about to be created, by whatever creates it."""
         left = self.what["k"]
-        if left > 0 and self.what["method"] == "spawn" and os.environ["SPAWNX_LAUNCHER"] == "clone":
+        templates = (
+            self.what["method"] in ("spawn", "forkserver") and os.environ["SPAWNX_LAUNCHER"] == "clone"
+        )
+        if left > 0 and templates and self.what["backend"] == "native":
             self._wait_for_template(left)
 
         def count() -> None:
@@ -112,22 +114,22 @@ class Run:
         """Come to the point when the template has made so many clones, and goes no further."""
         fifo = tempfile.mktemp()  # noqa: S306 - a FIFO can't be made otherwise, and the folder is ours
         os.mkfifo(fifo)
-        plain_command, plain_wait = mp_private.interpreter_command, clone._wait
+        plain_command, plain_hold = mp_private.interpreter_command, Guard.hold_helper
 
         def command(module: str, function: str, /, **arguments: object) -> list[str]:
             argv = plain_command(module, function, **arguments)
-            if module == "spawnx.remote.template":
+            if module in ("spawnx.remote.template", "spawnx.remote.kept"):
                 place = argv.index("-c") + 1
                 stop = f"from tests.campaigns.orphan_template import stop_after; stop_after({clones}, {fifo!r}); from "
                 argv[place] = argv[place].replace("from ", stop, 1)
             return argv
 
-        def wait(backend: Any, pidfd: int) -> int:
+        def hold(guard: Guard, pidfd: int) -> None:
+            plain_hold(guard, pidfd)
             Path(fifo).read_bytes()
             self.come()
-            return plain_wait(backend, pidfd)
 
-        mp_private.interpreter_command, clone._wait = command, wait
+        mp_private.interpreter_command, Guard.hold_helper = command, hold  # type: ignore[method-assign]
 
 
 def _wrap(owner: Any, name: str, first: Callable[[], None]) -> None:

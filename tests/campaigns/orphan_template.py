@@ -13,7 +13,9 @@ def stop_after(clones: int, fifo: str) -> None:
 
     real = native.clone_siblings
 
-    def half(memory: Any, pids_at: int, _count: int, parent: int, signum: int) -> int:
+    def half(memory: Any, pids_at: int, count: int, parent: int, signum: int) -> int:
+        if pids_at == 0:  # the kept template, which makes that of the call
+            return real(memory, pids_at, count, parent, signum)
         position = real(memory, pids_at, clones, parent, signum)
         if position == 0:
             Path(fifo).write_bytes(b".")

@@ -124,18 +124,10 @@ def test_interrupt_while_ranks_are_launched_leaves_none(backend: Backend) -> Non
 
 def test_launching_threads_are_as_many_as_callers_at_once() -> None:
     """Callers one after the other have the same, from whichever thread they call; a forked child has its own."""
-    names: list[str] = []
     all_there = threading.Barrier(3)
 
-    def work(_: thread.Job) -> None:
-        names.append(f"{os.getpid()} {threading.get_ident()}")
-
-    def work_together(job: thread.Job) -> None:
-        all_there.wait()
-        work(job)
-
-    def ask(work: Any, *, at_once: bool) -> int:
-        names.clear()
+    def started_by(work: Any, *, at_once: bool) -> int:
+        before = threading.active_count()
         threads = [threading.Thread(target=thread.launch_in_thread, args=(work,)) for _ in range(3)]
         for one in threads:
             one.start()
@@ -143,20 +135,26 @@ def test_launching_threads_are_as_many_as_callers_at_once() -> None:
                 one.join()
         for one in threads:
             one.join()
-        return len(set(names))
+        return threading.active_count() - before
 
-    counts = [ask(work, at_once=False), ask(work_together, at_once=True)]
-    before = threading.active_count()
-    counts.append(ask(work_together, at_once=True))
+    def together(_: thread.Job) -> None:
+        all_there.wait()
+
+    def alone(_: thread.Job) -> None:
+        pass
+
+    started_by(alone, at_once=False)
+    started_by(together, at_once=True)
+    further = [started_by(alone, at_once=False), started_by(together, at_once=True)]
     pid = os.fork()
     if pid == 0:
-        thread.launch_in_thread(work)
-        os._exit(len(set(names)))
+        before = threading.active_count()
+        thread.launch_in_thread(alone)
+        os._exit(threading.active_count() - before)
     _, status = os.waitpid(pid, 0)
 
-    assert [1, 3, 3] == counts
-    assert before == threading.active_count()
-    assert 4 == os.waitstatus_to_exitcode(status)
+    assert [0, 0] == further
+    assert 1 == os.waitstatus_to_exitcode(status)
 
 
 def test_error_in_the_launching_thread_is_raised_in_the_callers() -> None:
