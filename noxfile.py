@@ -22,6 +22,8 @@ TORCH = "torch==2.13.0"
 WARNINGS = ["-std=gnu11", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror"]
 # The tests that run the C core, by itself and in each launcher that uses it.
 CORE_TESTS = [f"tests/unit/test_{name}.py" for name in ("core", "held", "exec", "fork")]
+# A process that is cloned has one thread: there is nothing for ThreadSanitizer, which starts another one.
+CLONE_TESTS = [f"tests/unit/test_{name}.py" for name in ("clone", "clone_guards", "preload")]
 # By name: the flags, gcc's runtimes, which must be loaded before the interpreter, and the environment of the tests.
 SANITIZERS = {
     # The interpreter leaks on purpose at its exit, and its own allocator would hide what the core does.
@@ -103,9 +105,10 @@ def sanitize(session: nox.Session, sanitizer: str) -> None:
         )  # fmt: skip
         (built,) = Path(folder).glob("*.whl")
         session.install("--force-reinstall", f"{built}[test]")
+    chosen = session.posargs or [*CORE_TESTS, *(CLONE_TESTS if sanitizer == "address" else [])]
     environment = {**environment, "SPAWNX_BACKEND": "native", "LD_PRELOAD": " ".join(paths)}
     with no_package(session):
-        session.run("python", "-m", "pytest", *(session.posargs or CORE_TESTS), env=environment)
+        session.run("python", "-m", "pytest", *chosen, env=environment)
 
 
 @nox.session
