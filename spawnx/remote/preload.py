@@ -7,6 +7,7 @@ called in clones as well.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -107,11 +108,11 @@ def preload(names: Iterable[str], import_main: Callable[[], None]) -> None:
         GivenUp: one raised, or left something that can't be cloned: the text says what.
     """
     names = [name for name in names if name not in sys.modules or name == "__main__"]
-    if all(map(is_of_stdlib, names)):  # no module of it starts or opens anything when it is imported
-        _import(names, import_main)
-        return
     fds = set(os.listdir("/proc/self/fd"))
     _import(names, import_main)
+    # No module of the library starts or opens anything when it is imported; one of the user's may have its name.
+    if all(map(_is_standard, names)):
+        return
     _end_threads()
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
@@ -142,7 +143,8 @@ def _end_threads() -> None:
     pid = os.fork()
     if pid == 0:
         os._exit(0)
-    os.waitpid(pid, 0)
+    with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored in the supervisor, and so here
+        os.waitpid(pid, 0)
 
 
 def renew() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -175,6 +176,36 @@ def test_auto_does_not_import_the_main_module_unasked() -> None:
     multiprocessing.set_forkserver_preload(["__main__"])
 
     assert [] == mp_private.forkserver_preload()
+
+
+# Whether it may be cloned
+
+
+def test_preload_is_cloned_where_sigchld_is_ignored(module: Callable[[str], str]) -> None:
+    """Ignored signals are inherited: the template's throw-away child is reaped by the kernel."""
+    name = module("VALUE = 7")
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        found = told(interpreter.put_value, 2, name, preload=[name])
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+    assert [(True, 7)] * 2 == found
+
+
+def test_module_of_a_users_under_a_name_of_the_standard_library_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By where it is, not by its name: it may leave files open, as any module of a user's."""
+    (tmp_path / "colorsys.py").write_text(
+        "import os\nfd = os.open(os.devnull, os.O_RDONLY)", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    assert [0] == told(ranks.put_rank, 1, preload=["colorsys"])
+    assert ["the imports left 1 files open"] == [
+        record.message.rpartition(": ")[2] for record in caplog.records
+    ]
 
 
 # What is renewed, and what is not
