@@ -8,14 +8,15 @@ memory of a rank that waits: PSS, in which what is shared counts in parts, and w
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import psutil
 
-from benchmarks import harness, variants
+import spawnx
+from benchmarks import harness, light, variants
 from spawnx import backends
 
 SIZES, SIZES_QUICK = [64, 512, 4096], [64]
@@ -35,21 +36,23 @@ def measure(case: str) -> harness.Metrics:
     _, name, method, size = case.split("/")
     ranks = int(size.removeprefix("n="))
     variants.raise_fd_limit()
-    variant = variants.Variant(name, method, floor=variants.Forked)
+    os.environ["SPAWNX_BACKEND"] = name
     gate = variants.Gate()
     before = _usage()
     memory = psutil.Process().memory_info().rss
     began = time.perf_counter()
-    started: Any = variant.start(ranks, gate)
+    context = spawnx.start_processes(
+        light.pass_gate, (gate.arrive, gate.passed), ranks, join=False, start_method=method
+    )
+    assert context is not None
     gate.wait_for(ranks)
     all_alive = time.perf_counter()
     memory = psutil.Process().memory_info().rss - memory
-    pss, own = _memory(started.pids())
+    pss, own = _memory(context.pids())
     let = time.perf_counter()
     gate.let(ranks)
-    started.join_all()
+    context.join_all()
     ended = time.perf_counter()
-    started.check()
     ours, theirs, faults = (after - earlier for after, earlier in zip(_usage(), before, strict=True))
     return {
         "alive ms": 1000 * (all_alive - began) / ranks,

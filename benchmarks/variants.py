@@ -259,11 +259,6 @@ class OfContext:
         """Take the context."""
         self._context = context
 
-    def pids(self) -> list[int]:
-        """The ranks' process ids."""
-        found: list[int] = self._context.pids()
-        return found
-
     def join_one(self) -> None:
         """See `Ranks`."""
         self._context.join()
