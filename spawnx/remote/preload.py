@@ -66,10 +66,13 @@ VETTED = {"numpy": Vetted(_renew_numpy), "torch": Vetted(_renew_torch, _may_torc
 def chosen(modules: Iterable[object]) -> tuple[str, ...]:
     """What "auto" is in this process: vetted modules that it has imported, and what of the standard library is used.
 
+    That is also what it has of multiprocessing: the queues, locks and pipes among the arguments are rebuilt by that.
+
     Args:
         modules: those of the caller: what they refer to by their global names is what is looked at.
     """
     names = {name for name in VETTED if name in sys.modules}
+    names |= {name for name in list(sys.modules) if name.startswith("multiprocessing.") and _is_standard(name)}
     for module in modules:
         for value in list(vars(module).values()):
             name = getattr(value, "__name__" if isinstance(value, type(sys)) else "__module__", None)
