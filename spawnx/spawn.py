@@ -12,6 +12,7 @@ from spawnx import backends, launchers, settings
 from spawnx.context import ProcessContext, SpawnContext
 from spawnx.errors import ProcessException, ProcessExitedException, ProcessRaisedException
 from spawnx.guard import Guard
+from spawnx.remote import report
 from spawnx.settings import ENV_VAR_PARALLEL_START
 
 TYPE_CHECKING = False
@@ -135,15 +136,16 @@ def _start(
     start_method: str | None,
     preload: str | tuple[str, ...],
 ) -> ProcessContext:
+    settings.check()
     method = multiprocessing.get_context(start_method).get_start_method()
     backend, _ = backends.choose()
     launcher, why = launchers.choose(method, backend)
     _tell_launcher(launcher.name, method, why)
     if nprocs == 0:
         return ProcessContext([], [])
-    guard = Guard(backend)
+    guard = Guard(backend, nprocs)
     try:
-        paths = [os.path.join(guard.folder, f"{rank}.pickle") for rank in range(nprocs)]
+        paths = [report.path_in(guard.folder, rank) for rank in range(nprocs)]
         order = launchers.Order(
             fn,
             args,
@@ -226,11 +228,11 @@ def _wrap(fn: Callable[..., object], i: int, args: Iterable[Any], error_file: st
     As the reference's: SIGINT follows the end of the parent, and what `fn` raises is reported in `error_file`. Unlike
     there, KeyboardInterrupt is raised on: it is no success.
     """
-    from spawnx.remote import rank, report
+    from spawnx.remote import board, rank
 
     rank.arm_or_leave(backends.choose()[0], rank.SIGINT, os.getppid())
     try:
         fn(i, *args)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-        rank.report_raised(error_file, report.RUN, error)
+        rank.report_or_print(error_file, board.RUN, error, rank.users_part(error.__traceback__))
         sys.exit(1)

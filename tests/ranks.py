@@ -383,10 +383,12 @@ def put_fds(rank: int, queue: Any) -> None:
     kinds = []
     for fd in os.listdir("/proc/self/fd"):
         try:
-            kinds.append(os.readlink(f"/proc/self/fd/{fd}").partition(":")[0])
+            kind = os.readlink(f"/proc/self/fd/{fd}")
         except OSError:
             continue  # the folder that is listed
-    queue.put(sorted(kind for kind in kinds if not kind.startswith("/proc")))
+        if not kind.startswith("/proc"):
+            kinds.append(os.path.basename(kind.partition(":")[0]))
+    queue.put(sorted(kinds))
 
 
 def put_what_works(rank: int, queue: Any) -> None:

@@ -1,0 +1,117 @@
+"""What is left of a rank that has failed, beside its report: its line on the board, its stack, the traces of a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+
+from spawnx.failure import Failure, signal_name
+from spawnx.remote import board
+from spawnx.remote.rank import SIGKILL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spawnx.watcher import Ended
+
+# The signals for which faulthandler writes a stack.
+_WITH_STACK = {
+    -getattr(signal, name)
+    for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV")
+    if hasattr(signal, name)
+}
+_TORN = "Process {} had raised, and was ended before its report was whole: what it raised is not known."
+
+
+class Scene:
+    """What was there before the first rank, and where ranks have left what they could.
+
+    Args:
+        folder: where their board is; "" if they have none.
+        ranks: how many there are.
+        began: `time.monotonic()` at the start.
+    """
+
+    def __init__(self, folder: str, ranks: int, began: float) -> None:
+        self._folder = folder
+        self._ranks = ranks
+        self._began = began
+        self._oom_kills = oom_kills()
+        self._lines: Sequence[board.Line] = ()
+
+    def failing(self) -> list[int]:
+        """The ranks that have caught an exception, and are about to report it, or have."""
+        return board.failing(self._folder, self._ranks) if self._folder else []
+
+    def look(self) -> None:
+        """Look once, for all failures that are told after that; before the folder is removed."""
+        self._lines = board.read(self._folder, self._ranks) if self._folder else ()
+
+    def failure(self, ended: Ended, when: float, *, signalled: bool, lives: bool) -> Failure:
+        """All that is known of a failed rank.
+
+        Args:
+            ended: how it ended.
+            when: at which time it failed.
+            signalled: whether we had signalled it before.
+            lives: whether it could not be ended.
+        """
+        line = self._lines[ended.rank] if self._lines else None
+        told, code = ended.report, ended.exit_code
+        stack = ""
+        if told is None and self._folder and code in _WITH_STACK:
+            stack = board.read_part(self._folder, ended.rank)
+        return Failure(
+            ended.rank,
+            ended.pid,
+            told.stage if told is not None else line.stage if line is not None else board.RUN,
+            None if lives or ended.status_lost else code,
+            signal_name(-code) if code < 0 and not lives else None,
+            max(0.0, when - self._began),
+            told.type_name if told is not None else None,
+            told.text if told is not None else stack,
+            ended.peak_kib or (told.peak_kib if told is not None else None),
+            signalled,
+            self._remark(ended, line, signalled=signalled),
+        )
+
+    def _remark(self, ended: Ended, line: board.Line | None, *, signalled: bool) -> str:
+        if ended.report is None and line is not None and line.failing:
+            return _TORN.format(ended.rank)
+        if ended.exit_code == -SIGKILL and not signalled:
+            return self._told_oom(ended.rank)
+        return ""
+
+    def _told_oom(self, rank: int) -> str:
+        now = oom_kills()
+        if now is None or self._oom_kills is None or now <= self._oom_kills:
+            return ""
+        return (
+            f"The kernel has killed {now - self._oom_kills} of the processes in this cgroup for want of memory since"
+            f" the ranks were started: process {rank} may be one of them."
+        )
+
+
+def oom_kills() -> int | None:
+    """How many processes of this one's cgroup the kernel has killed for want of memory; None if it doesn't tell."""
+    for path in _counters():
+        with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as file:
+            for line in file:
+                name, _, number = line.partition(" ")
+                if name == "oom_kill":
+                    return int(number)
+    return None
+
+
+def _counters() -> list[str]:
+    """Where the count may stand: cgroup v2 (Linux 4.13), alone or beside v1; v1."""
+    paths = []
+    with contextlib.suppress(OSError), open("/proc/self/cgroup", encoding="utf-8") as file:
+        for line in file:
+            number, controllers, path = line.rstrip("\n").split(":", 2)
+            if "memory" in controllers.split(","):
+                paths.append(f"/sys/fs/cgroup/memory{path}/memory.oom_control")
+            elif number == "0":
+                paths += [f"/sys/fs/cgroup{place}{path}/memory.events" for place in ("", "/unified")]
+    return paths
