@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import warnings
 
-from spawnx import backends, settings, teardown, telling, verdict
+from spawnx import backends, settings, stacks, teardown, telling, verdict
 from spawnx.evidence import Scene
 from spawnx.watcher import Ended, Watcher
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from multiprocessing.process import BaseProcess
 
-    from spawnx.errors import ProcessException
+    from spawnx.errors import ProcessException, ProcessTimeoutError
     from spawnx.failure import Failure
     from spawnx.guard import Guard
 
@@ -43,10 +44,13 @@ class ProcessContext:
         self.error_files = error_files
         self.processes = processes
         self.sentinels: dict[int, int] = {process.sentinel: rank for rank, process in enumerate(processes)}
-        self._watcher = Watcher(processes, error_files, backends.choose()[0])
+        self._backend = backends.choose()[0]
+        self._watcher = Watcher(processes, error_files, self._backend)
         self._guard: Guard | None = None
         self._scene = Scene("", len(processes), time.monotonic())
         self._waits = settings.GRACE.read() or 0.0, settings.KILL_AFTER.read() or 0.0
+        # How long the whole run may take, and when it must be over.
+        self._timeout = self._ends = math.inf
         self._patience = verdict.Patience()
         # What we have sent to whom, and when.
         self._sent: dict[int, dict[int, float]] = {}
@@ -89,6 +93,8 @@ class ProcessContext:
         Raises:
             ProcessRaisedException: a rank raised.
             ProcessExitedException: a rank ended by a signal or with an exit code other than 0.
+        ProcessTimeoutError: the time that the call was given is over, and no rank had failed. The ranks have been
+            ended as after a failure; the next call returns True.
         """
         return self._join(timeout, grace_period)
 
@@ -96,10 +102,24 @@ class ProcessContext:
         """Wait until all ranks have ended: what `while not join(): pass` does, at less cost where many end in a row.
 
         Raises:
-            ProcessRaisedException, ProcessExitedException: as `join`.
+            ProcessRaisedException, ProcessExitedException, ProcessTimeoutError: as `join`.
         """
         while not self._join(for_all=True):
             pass
+
+    def dump_tracebacks(self) -> dict[int, str]:
+        """Where the ranks are that live: the Python stacks of all their threads, as faulthandler writes them.
+
+        Ranks go on. They are asked by SIGURG, and answer also where they are busy in C. May be called from any thread,
+        and while another one joins; two seconds are given to ranks that don't answer.
+
+        Returns:
+            rank -> its stacks; or, in brackets, why it has none to tell: because it is stopped, boots, has taken
+            SIGURG for something else, or was not started by spawnx. Not on Windows.
+        """
+        alive = {rank: self.processes[rank] for rank in self._watcher.alive}
+        folder = "" if self._guard is None else self._guard.folder
+        return stacks.dump(alive, folder, len(self.processes), self._backend)
 
     def _join(
         self, timeout: float | None = None, grace_period: float | None = None, *, for_all: bool = False
@@ -115,6 +135,8 @@ class ProcessContext:
             self._tell_successes()
             if failure is not None:
                 raise self._exception(failure)
+            if time.monotonic() >= self._ends and self._watcher.any_alive:
+                raise self._time_is_over(grace_period)
             return not self.sentinels
         finally:
             if not self.sentinels:
@@ -134,10 +156,11 @@ class ProcessContext:
 
     def _wait_for_news(self, deadline: float | None, *, for_all: bool) -> None:
         """Wait until a rank has ended or reported."""
+        until = min(self._ends, math.inf if deadline is None else deadline)
         while not (self._watcher.ended or self._watcher.reported):
-            left = None if deadline is None else deadline - time.monotonic()
-            self._watcher.wait(left, for_all=for_all)
-            if left is not None and left <= 0:
+            left = until - time.monotonic()
+            self._watcher.wait(None if left == math.inf else left, for_all=for_all)
+            if left <= 0:
                 return
 
     def _next_failure(self, grace_period: float | None) -> Ended | None:
@@ -229,6 +252,15 @@ class ProcessContext:
             self._tell(failure)
         return error
 
+    def _time_is_over(self, grace_period: float | None) -> ProcessTimeoutError:
+        """What is raised when the whole run takes too long: it tells the end of all that lived."""
+        tracebacks = self.dump_tracebacks()
+        self._end_all(grace_period)
+        self._judged = len(self._watcher.failed)
+        self._told.update(tracebacks)
+        self._tell_successes()
+        return telling.timeout_error(self._timeout, len(self.processes), tracebacks, self._watcher.alive)
+
     def _tell_successes(self) -> None:
         for ended in list(self._watcher.ended.values()):
             if not ended.failed or ended.rank in self._told:
@@ -239,9 +271,11 @@ class ProcessContext:
         if ended.failed and self._guard is not None:
             self._guard.remove_folder()
 
-    def be_guarded(self, guard: Guard) -> None:
-        """Have what stands behind these ranks for as long as any lives."""
+    def be_guarded(self, guard: Guard, timeout: float | None) -> None:
+        """Have what stands behind these ranks for as long as any lives, which is to be no longer than `timeout`."""
         self._guard = guard
+        if timeout is not None:
+            self._timeout, self._ends = timeout, guard.began + timeout
         self._scene = Scene(guard.folder, len(self.processes), guard.began)
         self._watcher.watch_guard(guard)
 

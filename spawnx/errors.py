@@ -70,3 +70,21 @@ class ProcessExitedException(ProcessException):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._reduced(self.msg, self.error_index, self.error_pid, self.exit_code, self.signal_name)
+
+
+class ProcessTimeoutError(TimeoutError):
+    """The ranks of a call have not ended in the time that it was given. Not in the reference.
+
+    Attributes:
+        timeout: that time, in seconds.
+        tracebacks: where the ranks that lived were when it was over: rank -> the stacks of its threads.
+    """
+
+    def __init__(self, msg: str, timeout: float, tracebacks: dict[int, str]) -> None:
+        super().__init__(msg)
+        self.msg = msg
+        self.timeout = timeout
+        self.tracebacks = tracebacks
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.msg, self.timeout, self.tracebacks)

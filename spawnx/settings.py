@@ -155,8 +155,15 @@ KILL_AFTER = Seconds(
     "how long they may take after SIGTERM, before SIGKILL, where `join` is given no grace_period",
     may_be_off=False,
 )
+TIMEOUT = Seconds(
+    "SPAWNX_TIMEOUT",
+    None,
+    "how long the ranks of a call may take in all; then they are ended, and `join` raises a TimeoutError with the"
+    " stacks of those that lived",
+    may_be_off=True,
+)
 
-ALL = (BACKEND, LAUNCHER, PRELOAD, ORPHAN_GRACE, GRACE, KILL_AFTER)
+ALL = (BACKEND, LAUNCHER, PRELOAD, ORPHAN_GRACE, GRACE, KILL_AFTER, TIMEOUT)
 
 
 def check() -> None:

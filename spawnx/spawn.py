@@ -10,7 +10,12 @@ import warnings
 
 from spawnx import backends, launchers, settings
 from spawnx.context import ProcessContext, SpawnContext
-from spawnx.errors import ProcessException, ProcessExitedException, ProcessRaisedException
+from spawnx.errors import (
+    ProcessException,
+    ProcessExitedException,
+    ProcessRaisedException,
+    ProcessTimeoutError,
+)
 from spawnx.guard import Guard
 from spawnx.remote import report
 from spawnx.settings import ENV_VAR_PARALLEL_START
@@ -29,6 +34,7 @@ __all__ = [
     "ProcessException",
     "ProcessExitedException",
     "ProcessRaisedException",
+    "ProcessTimeoutError",
     "SpawnContext",
     "spawn",
     "start_processes",
@@ -44,6 +50,7 @@ def spawn(
     start_method: str = "spawn",
     *,
     preload: str | Iterable[str] = "auto",
+    timeout: float | None = None,
 ) -> ProcessContext | None:
     """Start `nprocs` ranks that run `fn(rank, *args)`, each in a fresh interpreter.
 
@@ -57,6 +64,7 @@ def spawn(
         daemon: the ranks' daemon flag: daemonic ones are terminated when the supervisor exits, and have no children.
         start_method: deprecated, always "spawn"; see `start_processes` for others.
         preload: see `start_processes`.
+        timeout: how long the ranks may take in all, in seconds; None is what `SPAWNX_TIMEOUT` says, or else for ever.
 
     Returns:
         None if `join`, else the `ProcessContext`.
@@ -64,6 +72,7 @@ def spawn(
     Raises:
         ProcessRaisedException: a rank raised.
         ProcessExitedException: a rank ended by a signal or with an exit code other than 0.
+        ProcessTimeoutError: the time was over; it names the ranks that lived, and has their stacks.
         TypeError, ValueError: an argument or a setting has no meaning, or can't be pickled; no rank was started.
         OSError: a rank could not be started; none is left.
     """
@@ -74,7 +83,9 @@ def spawn(
             " spawnx.start_processes(...)"
         )
         warnings.warn(msg, FutureWarning, stacklevel=2)
-    return start_processes(fn, args, nprocs, join, daemon, start_method="spawn", preload=preload)
+    return start_processes(
+        fn, args, nprocs, join, daemon, start_method="spawn", preload=preload, timeout=timeout
+    )
 
 
 def start_processes(
@@ -87,6 +98,7 @@ def start_processes(
     *,
     numa_options: object = None,
     preload: str | Iterable[str] = "auto",
+    timeout: float | None = None,
 ) -> ProcessContext | None:
     """Start `nprocs` ranks that run `fn(rank, *args)`, by any start method. See `spawn`.
 
@@ -102,12 +114,13 @@ def start_processes(
             each: names of modules, none by `()`. "auto" is what `SPAWNX_PRELOAD` says, and where that says nothing,
             torch and numpy if they are imported here, and what the main module and that of `fn` use of the standard
             library. A module that starts threads or opens files when it is imported is not preloaded, with a warning.
+        timeout: see `spawn`. It counts from this call; with `join=False` the context's `join` sees to it.
 
     Returns:
         None if `join`, else the `ProcessContext`.
 
     Raises:
-        ProcessRaisedException, ProcessExitedException, TypeError, ValueError, OSError: as `spawn`.
+        ProcessRaisedException, ProcessExitedException, ProcessTimeoutError, TypeError, ValueError, OSError: as `spawn`.
     """
     if numa_options is not None:
         msg = "numa_options are not supported: bind each rank to its node in fn, for instance by os.sched_setaffinity"
@@ -120,6 +133,7 @@ def start_processes(
         daemon=daemon,
         start_method=start_method,
         preload=_checked_preload(preload),
+        timeout=_checked_timeout(timeout),
     )
     if not join:
         return context
@@ -135,6 +149,7 @@ def _start(
     daemon: bool,
     start_method: str | None,
     preload: str | tuple[str, ...],
+    timeout: float | None,
 ) -> ProcessContext:
     settings.check()
     method = multiprocessing.get_context(start_method).get_start_method()
@@ -160,7 +175,7 @@ def _start(
         try:
             context = ProcessContext(processes, paths)
             guard.let_in(processes)
-            context.be_guarded(guard)
+            context.be_guarded(guard, timeout)
         except BaseException:
             launchers.abandon(processes)
             raise
@@ -211,6 +226,19 @@ def _checked_preload(preload: str | Iterable[str]) -> str | tuple[str, ...]:
         msg = f"preload must be names of modules, such as preload=['torch'], () for none, or 'auto'; got {preload!r}"
         raise TypeError(msg)
     return names
+
+
+def _checked_timeout(timeout: float | None) -> float | None:
+    if timeout is None:
+        return settings.TIMEOUT.read()
+    try:
+        seconds = float(timeout)
+    except (TypeError, ValueError):
+        seconds = -1
+    if not seconds >= 0:
+        msg = f"timeout must be seconds, 0 or more, or None; got {timeout!r}"
+        raise TypeError(msg)
+    return seconds
 
 
 def _tell_launcher(launcher: str, method: str, why: str) -> None:

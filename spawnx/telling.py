@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 from spawnx import teardown
-from spawnx.errors import ProcessExitedException, ProcessRaisedException
+from spawnx.errors import ProcessExitedException, ProcessRaisedException, ProcessTimeoutError
 from spawnx.failure import signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from spawnx.errors import ProcessException
     from spawnx.failure import Failure
@@ -21,6 +22,8 @@ _WARN_EACH = 8
 # How many lines the table of the other failures has, and how many characters of what a rank raised are in each.
 _LINES = 16
 _WIDTH = 100
+_BY_FAULTHANDLER = "Fatal Python error"
+_ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
 def warn(signum: int, pids: Sequence[int | None]) -> None:
@@ -67,6 +70,20 @@ def _told_unkillable(ranks: Sequence[int]) -> str:
     return f"\n(not ended {teardown.LAST_WAIT:g} s after SIGKILL, and left to the system: process {named})"
 
 
+def timeout_error(
+    timeout: float, ranks: int, tracebacks: Mapping[int, str], alive: Sequence[int]
+) -> ProcessTimeoutError:
+    """Who has not ended in time, and where they were: ranks that were in the same place are told together."""
+    by_place: dict[str, list[int]] = {}
+    for rank, text in tracebacks.items():
+        by_place.setdefault(_ADDRESS.sub("", text), []).append(rank)
+    lines = [f"{len(tracebacks)} of {ranks} processes have not ended within {timeout:g} s"]
+    for group in by_place.values():
+        named = f"Process {group[0]}" if len(group) == 1 else f"Processes {', '.join(map(str, group))}"
+        lines.append(f"-- {named}:\n{tracebacks[group[0]].strip()}")
+    return ProcessTimeoutError("\n\n".join(lines) + _told_unkillable(alive), timeout, dict(tracebacks))
+
+
 def add_notes(error: BaseException, failures: Sequence[Failure]) -> None:
     """Add what the message of the first failure doesn't say, and a table of the others, as notes (CPython 3.11)."""
     if sys.version_info >= (3, 11):
@@ -77,7 +94,7 @@ def add_notes(error: BaseException, failures: Sequence[Failure]) -> None:
 def _notes(first: Failure, others: Sequence[Failure]) -> Iterable[str]:
     if first.remark:
         yield first.remark
-    if first.traceback and first.signal_name is not None:
+    if first.traceback.startswith(_BY_FAULTHANDLER):
         yield f"-- Process {first.rank}, as faulthandler saw it:\n{first.traceback.rstrip()}"
     if others:
         yield "\n".join(_table(others))

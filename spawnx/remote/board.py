@@ -11,6 +11,7 @@ so that a rank finds room there when the disk is full; the parts are a hole unti
 from __future__ import annotations
 
 import contextlib
+import faulthandler  # here, and not in each forked rank
 import os
 import signal
 
@@ -123,7 +124,6 @@ class _Own:
 
     def _give_to_faulthandler(self) -> None:
         import _signal  # type: ignore[import-not-found]
-        import faulthandler
 
         # Enabled already: by the user, by an option of the interpreter, or by a test runner that this was forked from.
         # That is left as it is, unless it is our own of the rank that this rank was forked from.

@@ -6,6 +6,7 @@ bootstraps it. A forked child has its `Rank` already. This file is imported in e
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -177,7 +178,9 @@ def report_or_print(
     except OSError as failed:
         from traceback import format_exception
 
-        sys.stderr.write("".join(format_exception(type(error), error, traceback)))
+        # Suppressed: it may be a file on the same full disk; or closed, or None.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write("".join(format_exception(type(error), error, traceback)))
         return failed.errno or errno.EIO
     return 0
 

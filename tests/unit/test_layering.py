@@ -35,6 +35,7 @@ ALLOWED = {
         "telling",
         "evidence",
         "failure",
+        "stacks",
         "guard",
         "backends",
         "errors",
@@ -42,6 +43,7 @@ ALLOWED = {
     },
     "errors": {"failure"},
     "evidence": {"failure", "watcher", "remote.board", "remote.rank"},
+    "stacks": {"process", "backends.contract", "remote.board"},
     "telling": {"errors", "failure", "teardown", "watcher"},
     "launchers": {
         "launchers",
