@@ -271,12 +271,15 @@ class ProcessContext:
         if ended.failed and self._guard is not None:
             self._guard.remove_folder()
 
-    def be_guarded(self, guard: Guard, timeout: float | None) -> None:
-        """Have what stands behind these ranks for as long as any lives, which is to be no longer than `timeout`."""
+    def be_guarded(self, guard: Guard, timeout: float | None, *, fresh: bool) -> None:
+        """Have what stands behind these ranks for as long as any lives, which is to be no longer than `timeout`.
+
+        `fresh`: whether each is an interpreter of its own.
+        """
         self._guard = guard
         if timeout is not None:
             self._timeout, self._ends = timeout, guard.began + timeout
-        self._scene = Scene(guard.folder, len(self.processes), guard.began)
+        self._scene = Scene(guard.folder, len(self.processes), guard.began, fresh=fresh)
         self._watcher.watch_guard(guard)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 
+from spawnx import mp_private
 from spawnx.failure import Failure, signal_name
 from spawnx.remote import board
 from spawnx.remote.rank import SIGKILL
@@ -21,6 +22,9 @@ _WITH_STACK = {
     for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV")
     if hasattr(signal, name)
 }
+# For how long an interpreter is tried, and how much is quoted of what it says, from the end.
+_TRY_S = 10.0
+_SAID = 4000
 _TORN = "Process {} had raised, and was ended before its report was whole: what it raised is not known."
 
 
@@ -31,12 +35,15 @@ class Scene:
         folder: where their board is; "" if they have none.
         ranks: how many there are.
         began: `time.monotonic()` at the start.
+        fresh: whether each is an interpreter of its own.
     """
 
-    def __init__(self, folder: str, ranks: int, began: float) -> None:
+    def __init__(self, folder: str, ranks: int, began: float, *, fresh: bool = False) -> None:
         self._folder = folder
         self._ranks = ranks
         self._began = began
+        self._fresh = fresh
+        self._tried: str | None = None
         self._oom_kills = oom_kills()
         self._lines: Sequence[board.Line] = ()
 
@@ -79,8 +86,13 @@ class Scene:
     def _remark(self, ended: Ended, line: board.Line | None, *, signalled: bool) -> str:
         if ended.report is None and line is not None and line.failing:
             return _TORN.format(ended.rank)
-        if ended.exit_code == -SIGKILL and not signalled:
+        if signalled:
+            return ""
+        if ended.exit_code == -SIGKILL:
             return self._told_oom(ended.rank)
+        if self._fresh and line is not None and line.stage == board.BOOT:
+            self._tried = self._tried or try_interpreter()
+            return f"The interpreter of process {ended.rank} ended before it came to the main module. {self._tried}"
         return ""
 
     def _told_oom(self, rank: int) -> str:
@@ -91,6 +103,27 @@ class Scene:
             f"The kernel has killed {now - self._oom_kills} of the processes in this cgroup for want of memory since"
             f" the ranks were started: process {rank} may be one of them."
         )
+
+
+def try_interpreter() -> str:
+    """What the interpreter of ranks does now, in words, where one has ended before it could say anything.
+
+    Tried again, because its standard error was the supervisor's: to read it, every rank's would have to be diverted.
+    """
+    import subprocess
+
+    command = mp_private.bare_interpreter_command()
+    try:
+        done = subprocess.run(  # noqa: S603 - as the ranks were started
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TRY_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"Tried again: {error}"
+    if done.returncode == 0:
+        return f"Tried again, {command[0]} starts."
+    said = done.stderr.decode(errors="replace").strip()[-_SAID:]
+    how = f"exit code {done.returncode}" if done.returncode > 0 else f"signal {signal_name(-done.returncode)}"
+    return f"Tried again, {command[0]} ends with {how} and " + (f"says:\n{said}" if said else "says nothing.")
 
 
 def oom_kills() -> int | None:

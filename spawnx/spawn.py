@@ -175,7 +175,7 @@ def _start(
         try:
             context = ProcessContext(processes, paths)
             guard.let_in(processes)
-            context.be_guarded(guard, timeout)
+            context.be_guarded(guard, timeout, fresh=method == "spawn" and launcher.name != "clone")
         except BaseException:
             launchers.abandon(processes)
             raise

@@ -42,7 +42,7 @@ ALLOWED = {
         "settings",
     },
     "errors": {"failure"},
-    "evidence": {"failure", "watcher", "remote.board", "remote.rank"},
+    "evidence": {"failure", "mp_private", "watcher", "remote.board", "remote.rank"},
     "stacks": {"process", "backends.contract", "remote.board"},
     "telling": {"errors", "failure", "teardown", "watcher"},
     "launchers": {
