@@ -236,7 +236,7 @@ class ProcessContext:
         return self._scene.failure(
             self._watcher.ended_or_reported(fact.rank),
             fact.seen if fact.raised is None else fact.raised,
-            signalled=verdict.was_signalled(fact),
+            signalled=verdict.is_ours(fact),
             lives=fact.rank in self._watcher.reported,
         )
 

@@ -61,7 +61,7 @@ class Scene:
         Args:
             ended: how it ended.
             when: at which time it failed.
-            signalled: whether we had signalled it before.
+            signalled: whether it ended because we had signalled it.
             lives: whether it could not be ended.
         """
         line = self._lines[ended.rank] if self._lines else None

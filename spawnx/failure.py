@@ -21,7 +21,8 @@ class Failure:
             faulthandler writes it. "" if neither is known.
         peak_kib: the most memory that it had resident, in KiB (getrusage(2)); None where that is not known: on the
             python backend and the `stdlib` launcher, unless it raised.
-        signalled: whether spawnx had sent it a signal before, because another one had failed or the time was over.
+        signalled: whether it ended because spawnx had sent it a signal, as another one had failed. One that was killed
+            or crashed just then was not.
         remark: what else is known, in words; or "".
     """
 

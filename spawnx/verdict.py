@@ -91,14 +91,11 @@ def is_genuine(fact: Fact) -> bool:
 
 def is_ours(fact: Fact) -> bool:
     """Whether a rank ended because we have ended it: after our first signal, and not by another one."""
-    return was_signalled(fact) and (bool(fact.text) or not fact.signum or fact.signum in fact.sent)
-
-
-def was_signalled(fact: Fact) -> bool:
-    """Whether we had sent a rank a signal before it failed."""
     if not fact.sent:
         return False
-    return not fact.text or fact.raised is None or fact.raised > min(fact.sent.values())
+    if fact.text and fact.raised is not None:
+        return fact.raised > min(fact.sent.values())
+    return bool(fact.text) or not fact.signum or fact.signum in fact.sent
 
 
 def is_consequence(fact: Fact) -> bool:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Seconds between two looks at ranks that can only be asked, for want of pidfds: above the hard limit on fds.
 _LOOK_EVERY = 0.05
+# Seconds within which a wait that blocks returns when what it waits for has happened, on a machine that is busy.
+_WAKES_WITHIN = 0.3
 # Watched as if they were ranks: the guardian of the context, and the FIFO of its ranks' notices.
 _GUARDIAN = -1
 _NOTICES = -2
@@ -177,7 +179,13 @@ class Watcher:
             return
         # First all are noted, then all are let go: between the two an exception may come, and the next call finds
         # them again.
+        began = time.monotonic()
         seen = self._look(timeout, len(self._alive) if for_all else 1)
+        now = time.monotonic()
+        if (
+            now - began >= _WAKES_WITHIN
+        ):  # it has blocked: what is seen now was not there to be seen until just now
+            self._looked = now - _WAKES_WITHIN
         silent = self._ours and report.is_untouched(self._folder)
         if self._guard is not None and (not silent or any(rank < 0 for rank, _, _ in seen)):
             seen = self._hear(self._guard, seen)
