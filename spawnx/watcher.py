@@ -143,12 +143,12 @@ class Watcher:
         for rank, errno in notices.read(guard.notices) if guard.notices >= 0 else ():
             if rank not in self._alive or rank in self.reported:
                 continue
-            told = report.read(self._error_files[rank])
+            told, now = report.read(self._error_files[rank]), time.monotonic()
             if told is None and errno:
-                told = report.unwritten(errno, board.read(self._folder, len(self._pids))[rank].headline)
+                told = report.unwritten(errno, board.read(self._folder, len(self._pids))[rank].headline, now)
             if told is not None:
                 self.reported[rank] = told
-                self.reported_at[rank] = time.monotonic()
+                self.reported_at[rank] = now
                 self.failed.append(rank)
 
     def _open_watch(self, *, foreign: bool) -> Watch:

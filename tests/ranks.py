@@ -941,3 +941,36 @@ def check_length(rank: int, data: bytes, expected: int) -> None:
     """Fail if the data is not as long as it was."""
     if len(data) != expected:
         raise ValueError(f"{len(data)} bytes instead of {expected}")
+
+
+def reduce_until_one_fails(
+    rank: int, ranks: int, path: str, closes_first: bool, how: Callable[..., None], *args: Any
+) -> None:
+    """Be a rank of a real process group over gloo: sum until rank 1 ends in the way given, and wait for it then."""
+    torch, dist = importlib.import_module("torch"), importlib.import_module("torch.distributed")
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=ranks)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))
+    for step in range(4):
+        if rank == 1 and step == 3:
+            if closes_first:
+                shut_all_sockets()
+                threading.Event().wait(0.2)
+            how(*args)
+        model(torch.ones(1, 2)).sum().backward()
+
+
+def shut_all_sockets() -> None:
+    """Let all peers know that this rank is gone, as the kernel does for one that dies, a moment before it is dead."""
+    import socket
+
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(fd))) as one:
+            one.getpeername()  # not one that listens
+            one.shutdown(socket.SHUT_RDWR)
+
+
+def crash() -> None:
+    """Read where no memory is."""
+    import ctypes
+
+    ctypes.string_at(0)

@@ -59,7 +59,7 @@ class Line:
         self.stage = _STAGES[number] if number < len(_STAGES) else RUN
         self.failing = line[_AT_FAILING : _AT_FAILING + 1] == b"\1"
         self.ready = line[_AT_READY : _AT_READY + 1] == b"\1"
-        self.headline = line[_AT_HEADLINE:].rstrip(b"\0").decode(errors="replace")
+        self.headline = line[_AT_HEADLINE:].rstrip(b"\0").decode(errors="replace").strip()
 
 
 # -- in the supervisor ---------------------------------------------------------------------------------------

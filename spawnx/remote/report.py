@@ -139,14 +139,14 @@ def _peak_kib() -> int | None:
     return peak // 1024 if sys.platform == "darwin" else peak
 
 
-def unwritten(errno: int, headline: str) -> Report:
-    """What is known of a report that could not be written: why, and a headline of what was raised."""
+def unwritten(errno: int, headline: str, time: float) -> Report:
+    """What is known at a time of a report that could not be written: why, and a headline of what was raised."""
     text = (
         f"Traceback (most recent call last):\n"
         f"  (it is on the standard error of the rank, as its report could not be written: {os.strerror(errno)})\n"
         f"{headline}\n"
     )
-    return Report(text, type_name=headline.partition(":")[0] or None)
+    return Report(text, time=time, type_name=headline.partition(":")[0] or None)
 
 
 def record_end(path: str) -> None:

@@ -244,10 +244,10 @@ class Worker:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SPAWNX_")}
         temporary = Path(self._folder, "tmp")
         temporary.mkdir(exist_ok=True)
+        command = [*_mounting(self.full), sys.executable, "-m", "tests.campaigns.failure_supervisor"]
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
-                [*_mounting(self.full), sys.executable, "-m", "tests.campaigns.failure_supervisor"], cwd=ROOT, text=True,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
                 env={**environment, "TMPDIR": str(temporary), "SPAWNX_ORPHAN_GRACE": "1"},
             )  # fmt: skip
 

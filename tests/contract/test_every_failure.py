@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import secrets
 import signal
 import sys
 import time
@@ -25,6 +26,7 @@ from spawnx import backends, evidence
 from spawnx.failure import Failure
 from spawnx.remote import board
 from tests import ranks
+from tests.campaigns import failures
 from tests.ranks import Gate
 from tests.support import LONG_S, Impl, Program, linux_only, wait_ended
 
@@ -654,3 +656,16 @@ def test_signal_that_the_user_handles_is_left_to_him(monkeypatch: pytest.MonkeyP
         pass
 
     assert {0: "(no stack: it boots, or can't be asked)\n"} == told
+
+
+# All of it
+
+
+def test_campaign_of_random_failures_tells_every_cause_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The short form of `python -m tests.campaigns.failures`."""
+    seed = secrets.randbelow(2**32)
+    good = failures.campaign(40, seed, 3)
+
+    assert good, f"seed {seed}:\n{capsys.readouterr().out}"

@@ -89,9 +89,9 @@ def test_rank_that_cannot_report_prints_its_traceback(
 
 def test_unwritten_report_is_told_by_its_headline() -> None:
     """Why it is not there, and what was raised, in the form of a traceback."""
-    told = report.unwritten(errno.ENOSPC, "ValueError: the cause")
+    told = report.unwritten(errno.ENOSPC, "ValueError: the cause", 2.5)
 
-    assert "ValueError" == told.type_name
+    assert ("ValueError", 2.5) == (told.type_name, told.time)
     assert "\nValueError: the cause\n" in told.text
     assert "No space left on device" in told.text
 
