@@ -157,7 +157,7 @@ class ProcessContext:
     def _wait_for_news(self, deadline: float | None, *, for_all: bool) -> None:
         """Wait until a rank has ended or reported."""
         until = min(self._ends, math.inf if deadline is None else deadline)
-        while not (self._watcher.ended or self._watcher.reported):
+        while not (self._watcher.ended or self._to_tell or self._judged < len(self._watcher.failed)):
             left = until - time.monotonic()
             self._watcher.wait(None if left == math.inf else left, for_all=for_all)
             if left <= 0:

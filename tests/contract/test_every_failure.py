@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 import spawnx
-from spawnx import backends, evidence
+from spawnx import backends, evidence, teardown
 from spawnx.failure import Failure
 from spawnx.remote import board
 from tests import ranks
@@ -148,6 +148,37 @@ def test_ranks_that_raise_at_once_are_all_told_with_their_tracebacks(way: Way) -
 
     assert ["tests.ranks.WaitsWhenToldError"] * 4 == [failure.type_name for failure in error.failures]
     assert [False] * 4 == [failure.signalled for failure in error.failures]
+
+
+def test_rank_that_raised_and_can_not_be_ended_is_told_and_left(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one in state D: it is named, and the next call waits for it."""
+    monkeypatch.setattr(teardown, "LAST_WAIT", 0.1)
+    context = way.start(ranks.one_does_others_wait, (0, ranks.raise_but_stay, "no good"), 2)
+    process = context.processes[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "terminate", lambda: None)
+        patch.setattr(process, "kill", lambda: None)
+        error = failure_of(context, grace_period=0)
+    other = failure_of(context)
+    began = time.monotonic()
+    before = [context.join(0.05) for _ in range(2)]
+    took = time.monotonic() - began
+    process.kill()
+    wait_ended([process])
+    while not context.join(LONG_S):
+        pass
+
+    assert (
+        "\nValueError: no good\n\n(not ended 0.1 s after SIGKILL, and left to the system: process 0)"
+        in str(error)
+    )
+    assert (None, None) == (error.failures[0].exit_code, error.failures[0].signal_name)
+    assert 1 == other.error_index
+    assert [False, False] == before
+    assert took >= 0.1  # it has waited, not looked
+    assert {} == context.sentinels
 
 
 # The cause before its consequences
@@ -666,6 +697,6 @@ def test_campaign_of_random_failures_tells_every_cause_and_leaves_nothing(
 ) -> None:
     """The short form of `python -m tests.campaigns.failures`."""
     seed = secrets.randbelow(2**32)
-    good = failures.campaign(40, seed, 3)
+    good = failures.campaign(30, seed, 3)
 
     assert good, f"seed {seed}:\n{capsys.readouterr().out}"
