@@ -47,7 +47,7 @@ class ProcessContext:
         self._backend = backends.choose()[0]
         self._watcher = Watcher(processes, error_files, self._backend)
         self._guard: Guard | None = None
-        self._scene = Scene("", len(processes), time.monotonic())
+        self._scene = Scene(len(processes))
         self._waits = settings.GRACE.read() or 0.0, settings.KILL_AFTER.read() or 0.0
         # How long the whole run may take, and when it must be over.
         self._timeout = self._ends = math.inf
@@ -93,8 +93,8 @@ class ProcessContext:
         Raises:
             ProcessRaisedException: a rank raised.
             ProcessExitedException: a rank ended by a signal or with an exit code other than 0.
-        ProcessTimeoutError: the time that the call was given is over, and no rank had failed. The ranks have been
-            ended as after a failure; the next call returns True.
+            ProcessTimeoutError: the time that the call was given is over, and no rank had failed. The ranks have been
+                ended as after a failure; the next call returns True.
         """
         return self._join(timeout, grace_period)
 
@@ -173,7 +173,7 @@ class ProcessContext:
 
     def _wait_for_genuine(self) -> None:
         """While all failures look like consequences, give the cause a moment to be known."""
-        known = 0
+        known = self._judged
         while self._watcher.any_alive:
             now = time.monotonic()
             for rank in self._watcher.failed[known:]:
@@ -187,12 +187,12 @@ class ProcessContext:
     def _end_all(self, grace_period: float | None) -> None:
         waits = self._waits if grace_period is None else (grace_period, grace_period)
         ladder = teardown.Ladder(time.monotonic(), *waits)
-        raised = self._watcher.reported_at
+        failing: dict[int, float] = {}
         while self._watcher.any_alive:
             now = time.monotonic()
             # Those that are about to report are let do it: many may have failed for one cause.
-            raised = {**dict.fromkeys(self._scene.failing(), now), **raised}
-            step = ladder.step(now, self._watcher.alive, raised)
+            failing = {**dict.fromkeys(self._scene.failing(), now), **failing}
+            step = ladder.step(now, self._watcher.alive, {**failing, **self._watcher.reported_at})
             self._send(teardown.SIGKILL if step.kill else teardown.SIGTERM, step.ranks)
             if step.wait is None:
                 return
@@ -279,7 +279,7 @@ class ProcessContext:
         self._guard = guard
         if timeout is not None:
             self._timeout, self._ends = timeout, guard.began + timeout
-        self._scene = Scene(guard.folder, len(self.processes), guard.began, fresh=fresh)
+        self._scene.know(guard.folder, guard.began, fresh=fresh)
         self._watcher.watch_guard(guard)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 
 from spawnx import mp_private
 from spawnx.failure import Failure, signal_name
@@ -29,23 +30,24 @@ _TORN = "Process {} had raised, and was ended before its report was whole: what 
 
 
 class Scene:
-    """What was there before the first rank, and where ranks have left what they could.
+    """What was there before ranks came to user code, and where they have left what they could.
 
     Args:
-        folder: where their board is; "" if they have none.
         ranks: how many there are.
-        began: `time.monotonic()` at the start.
-        fresh: whether each is an interpreter of its own.
     """
 
-    def __init__(self, folder: str, ranks: int, began: float, *, fresh: bool = False) -> None:
-        self._folder = folder
+    def __init__(self, ranks: int) -> None:
         self._ranks = ranks
-        self._began = began
-        self._fresh = fresh
+        self._folder = ""
+        self._began = time.monotonic()
+        self._fresh = False
         self._tried: str | None = None
         self._oom_kills = oom_kills()
         self._lines: Sequence[board.Line] = ()
+
+    def know(self, folder: str, began: float, *, fresh: bool) -> None:
+        """Where the board of the ranks is, when their start began, and whether each is an interpreter of its own."""
+        self._folder, self._began, self._fresh = folder, began, fresh
 
     def failing(self) -> list[int]:
         """The ranks that have caught an exception, and are about to report it, or have."""

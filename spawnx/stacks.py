@@ -37,8 +37,8 @@ def dump(processes: Mapping[int, BaseProcess], folder: str, ranks: int, backend:
     Returns:
         What each has written, by rank; or, in brackets, why it has not.
     """
-    lines = board.read(folder, ranks) if folder else [board.Line(b"")] * ranks
-    before = {rank: len(board.read_part(folder, rank)) for rank in processes if lines[rank].ready}
+    lines = board.read(folder, ranks) if folder else ()
+    before = {rank: len(board.read_part(folder, rank)) for rank in processes if lines and lines[rank].ready}
     _ask([processes[rank] for rank in before], backend)
     waiting, deadline = set(before), time.monotonic() + _ANSWERS_WITHIN
     while waiting and time.monotonic() < deadline:
@@ -47,12 +47,13 @@ def dump(processes: Mapping[int, BaseProcess], folder: str, ranks: int, backend:
     told = {}
     for rank in processes:
         text = board.read_part(folder, rank)[before[rank] :] if rank in before else ""
-        told[rank] = text or f"(no stack: {_why(processes[rank], lines[rank])})\n"
+        told[rank] = text or f"(no stack: {_why(processes[rank], asked=rank in before)})\n"
     return told
 
 
 def _ask(processes: list[BaseProcess], backend: Backend) -> None:
-    assert board.ASK is not None  # noqa: S101 - for the type checker: nobody is ready where there is no such signal
+    if not processes or board.ASK is None:
+        return
     held = [one.sentinel for one in processes if isinstance(one, RankProcess) and one.holds_pidfd]
     backend.fan_out(held, board.ASK)
     for process in processes:
@@ -76,10 +77,10 @@ def _is_answering(pid: int) -> bool:
     return any(mask >> (int(board.ASK or 1) - 1) & 1 for mask in masks)
 
 
-def _why(process: BaseProcess, line: board.Line) -> str:
+def _why(process: BaseProcess, *, asked: bool) -> str:
     """Why there is none."""
     if not process.is_alive():
         return "it has ended meanwhile"
-    if line.ready:
+    if asked:
         return f"it has not answered within {_ANSWERS_WITHIN:g} s; is it stopped?"
     return "it boots, or can't be asked"

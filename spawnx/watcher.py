@@ -145,7 +145,8 @@ class Watcher:
                 continue
             told, now = report.read(self._error_files[rank]), time.monotonic()
             if told is None and errno:
-                told = report.unwritten(errno, board.read(self._folder, len(self._pids))[rank].headline, now)
+                lines = board.read(self._folder, len(self._pids))
+                told = report.unwritten(errno, lines[rank].headline if lines else "", now)
             if told is not None:
                 self.reported[rank] = told
                 self.reported_at[rank] = now

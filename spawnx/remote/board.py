@@ -54,11 +54,9 @@ class Line:
     __slots__ = ("failing", "headline", "ready", "stage")
 
     def __init__(self, line: bytes) -> None:
-        # A board that could not be made, or was removed: all that is known is that the rank exists.
-        number = line[_AT_STAGE] if line else 0
-        self.stage = _STAGES[number] if number < len(_STAGES) else RUN
-        self.failing = line[_AT_FAILING : _AT_FAILING + 1] == b"\1"
-        self.ready = line[_AT_READY : _AT_READY + 1] == b"\1"
+        self.stage = _STAGES[line[_AT_STAGE]]
+        self.failing = bool(line[_AT_FAILING])
+        self.ready = bool(line[_AT_READY])
         self.headline = line[_AT_HEADLINE:].rstrip(b"\0").decode(errors="replace").strip()
 
 
@@ -73,9 +71,9 @@ def make(folder: str, ranks: int) -> None:
 
 
 def read(folder: str, ranks: int) -> Sequence[Line]:
-    """The lines of all ranks."""
+    """The lines of all ranks; none if there is no board."""
     data = _lines(folder, ranks)
-    return [Line(data[rank * _LINE : (rank + 1) * _LINE]) for rank in range(ranks)]
+    return [Line(data[start : start + _LINE]) for start in range(0, len(data), _LINE)]
 
 
 def failing(folder: str, ranks: int) -> list[int]:

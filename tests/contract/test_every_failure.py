@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 import spawnx
-from spawnx import backends, evidence, teardown
+from spawnx import backends, evidence, stacks, teardown
 from spawnx.failure import Failure
 from spawnx.remote import board
 from tests import ranks
@@ -113,19 +113,20 @@ has_notes = pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions ha
 
 @pytest.mark.parametrize("stay", [ranks.raise_but_stay, ranks.raise_but_stay_at_exit])
 def test_rank_that_hangs_after_it_raised_is_told_when_it_raises(way: Way, stay: Callable[..., None]) -> None:
-    """Within a second, beside the half second in which it may end by itself; a finalizer of 60 s is not waited for."""
+    """After the half second in which it may end by itself, not after the 60 s of its finalizer."""
     context = way.start(ranks.one_does_others_wait, (0, stay, "no good"), 3)
     error = failure_of(context)
     took = time.monotonic() - context._scene._began - error.failures[0].seconds
 
     assert str(error).endswith("\nValueError: no good\n")
     assert 0 == error.error_index
-    assert took < 1.5
+    assert teardown.SPARED <= took < 5  # 0.6 on a machine that has nothing else to do
 
 
-def test_rank_that_raised_ends_by_itself_if_it_is_quick(way: Way) -> None:
+def test_rank_that_raised_ends_by_itself_if_it_is_quick(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is spared SIGTERM, so that its exit code is its own, and its finalizers run."""
-    gate, context = way.gate(), None
+    monkeypatch.setattr(teardown, "SPARED", LONG_S)  # quick enough on any machine
+    gate = way.gate()
     queue = multiprocessing.get_context(way.method).SimpleQueue()
     context = way.start(ranks.raise_and_finish, (0, gate, queue), 2)
     gate.wait_for(1)
@@ -150,35 +151,39 @@ def test_ranks_that_raise_at_once_are_all_told_with_their_tracebacks(way: Way) -
     assert [False] * 4 == [failure.signalled for failure in error.failures]
 
 
-def test_rank_that_raised_and_can_not_be_ended_is_told_and_left(
-    way: Way, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As one in state D: it is named, and the next call waits for it."""
+def test_ranks_that_can_not_be_ended_are_told_and_left(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those in state D: they are named, also the one that has raised, and later calls wait for them."""
     monkeypatch.setattr(teardown, "LAST_WAIT", 0.1)
-    context = way.start(ranks.one_does_others_wait, (0, ranks.raise_but_stay, "no good"), 2)
-    process = context.processes[0]
+    context = way.start(ranks.one_does_others_wait, (0, ranks.raise_but_stay, "no good"), 3)
+    unkillable = context.processes[::2]
     with monkeypatch.context() as patch:
-        patch.setattr(process, "terminate", lambda: None)
-        patch.setattr(process, "kill", lambda: None)
-        error = failure_of(context, grace_period=0)
-    other = failure_of(context)
-    began = time.monotonic()
-    before = [context.join(0.05) for _ in range(2)]
-    took = time.monotonic() - began
-    process.kill()
-    wait_ended([process])
+        for process in unkillable:
+            patch.setattr(process, "terminate", lambda: None)
+            patch.setattr(process, "kill", lambda: None)
+        errors = [failure_of(context, grace_period=0), failure_of(context)]
+        began = time.monotonic()
+        before = [context.join(0.05) for _ in range(2)]
+        took = time.monotonic() - began
+        end_for_good(unkillable[1])
+        errors.append(failure_of(context))
+    end_for_good(unkillable[0])
     while not context.join(LONG_S):
         pass
 
-    assert (
-        "\nValueError: no good\n\n(not ended 0.1 s after SIGKILL, and left to the system: process 0)"
-        in str(error)
+    assert str(errors[0]).endswith(
+        "\nValueError: no good\n\n(not ended 0.1 s after SIGKILL, and left to the system: process 0, 2)"
     )
-    assert (None, None) == (error.failures[0].exit_code, error.failures[0].signal_name)
-    assert 1 == other.error_index
+    assert (None, None) == (errors[0].failures[0].exit_code, errors[0].failures[0].signal_name)
+    assert [0, 1, 2] == [error.error_index for error in errors]
     assert [False, False] == before
     assert took >= 0.1  # it has waited, not looked
     assert {} == context.sentinels
+
+
+def end_for_good(process: Any) -> None:
+    """Kill a process whose methods don't."""
+    os.kill(process.pid, signal.SIGKILL)
+    wait_ended([process])
 
 
 # The cause before its consequences
@@ -381,19 +386,28 @@ def test_interpreter_that_does_not_start_is_tried_again_and_quoted(
 # Fatal signals
 
 
-@pytest.mark.parametrize("signum", FATAL, ids=lambda signum: signum.name)
-def test_rank_that_died_by_a_fatal_signal_is_told_with_its_stack(
-    way: Way, signum: signal.Signals, without_faulthandler: None
-) -> None:
+def test_rank_that_crashed_is_told_with_its_stack(way: Way, without_faulthandler: None) -> None:
     """As faulthandler writes it; the message stays the reference's."""
-    error = failure_of(way.start(ranks.one_does_others_wait, (1, ranks.send_self, int(signum)), 2))
+    error = failure_of(way.start(ranks.one_does_others_wait, (1, ranks.crash), 2))
     stack = error.failures[0].traceback
 
-    assert f"process 1 terminated with signal {signum.name}" == str(error)
-    assert stack.startswith("Fatal Python error: ")
+    assert "process 1 terminated with signal SIGSEGV" == str(error)
+    assert stack.startswith("Fatal Python error: Segmentation fault\n")
     assert f'File "{ranks.__file__}", line ' in stack
-    assert " in send_self\n" in stack
+    assert " in crash\n" in stack
     assert sys.version_info < (3, 11) or stack.strip() in notes_of(error)
+
+
+@pytest.mark.parametrize("signum", FATAL, ids=lambda signum: signum.name)
+def test_each_fatal_signal_comes_with_a_stack(signum: signal.Signals, without_faulthandler: None) -> None:
+    """Of the five."""
+    context = spawnx.start_processes(
+        ranks.do, (ranks.send_self, int(signum)), join=False, start_method="fork"
+    )
+    error = failure_of(context)
+
+    assert f"process 0 terminated with signal {signum.name}" == str(error)
+    assert " in send_self\n" in error.failures[0].traceback
 
 
 @pytest.fixture
@@ -574,14 +588,16 @@ def test_wait_that_has_no_meaning_is_refused_before_any_rank(
 def test_ranks_that_take_too_long_are_named_with_their_stacks(way: Way) -> None:
     """Also one that is busy in C; those that have ended are not named."""
     gate = way.gate()
-    context = way.start(ranks.one_ends_one_computes_others_stay, (gate,), 4, timeout=3)
+    context = way.start(ranks.one_ends_one_computes_others_stay, (gate,), 4, timeout=LONG_S)
     gate.wait_for(3)
+    wait_ended(context.processes[:1])
+    context._ends = time.monotonic()
     with pytest.raises(TimeoutError) as caught:
         context.join_all()
     error: Any = caught.value.with_traceback(None)
 
     assert spawnx.ProcessTimeoutError is type(error)
-    assert str(error).startswith("3 of 4 processes have not ended within 3 s\n\n-- Process")
+    assert str(error).startswith("3 of 4 processes have not ended within 60 s\n\n-- Process")
     assert {1, 2, 3} == set(error.tracebacks)
     assert " in compute_for_ever\n" in error.tracebacks[1]
     assert " in stay\n" in error.tracebacks[2]
@@ -590,6 +606,17 @@ def test_ranks_that_take_too_long_are_named_with_their_stacks(way: Way) -> None:
     assert [False] * 4 == [process.is_alive() for process in context.processes]
     assert context.join() is True
     assert {} == context.sentinels
+
+
+def test_time_counts_from_the_call(way: Way) -> None:
+    """Whatever has been waited for since."""
+    began = time.monotonic()
+    context = way.start(ranks.stay_as_rank, (), 1, timeout=0.5)
+    with pytest.raises(TimeoutError):
+        while not context.join(0.1):
+            pass
+
+    assert 0.5 <= time.monotonic() - began < LONG_S
 
 
 def test_time_of_the_environment_is_that_of_callers_who_say_none(
@@ -630,13 +657,14 @@ def test_time_that_has_no_meaning_is_refused(timeout: Any) -> None:
     assert [] == multiprocessing.active_children()
 
 
-def test_stacks_of_ranks_that_go_on_can_be_asked_for_again(way: Way) -> None:
+def test_stacks_of_ranks_that_go_on_can_be_asked_for_again(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each answer is the latest, and nobody is harmed; a stopped rank has none, and says why."""
     gate = way.gate()
     context = way.start(ranks.wait_at, (gate,), 2)
     gate.wait_for(2)
     first, second = context.dump_tracebacks(), context.dump_tracebacks()
     os.kill(context.pids()[0], signal.SIGSTOP)
+    monkeypatch.setattr(stacks, "_ANSWERS_WITHIN", 0.3)
     stopped = context.dump_tracebacks()
     os.kill(context.pids()[0], signal.SIGCONT)
     gate.let(2)
@@ -645,8 +673,7 @@ def test_stacks_of_ranks_that_go_on_can_be_asked_for_again(way: Way) -> None:
 
     assert [{0, 1}] * 3 == [set(one) for one in (first, second, stopped)]
     assert all(one[rank].count(" in pass_through\n") == 1 for one in (first, second) for rank in (0, 1))
-    assert "(no stack: it has not answered within 2 s; is it stopped?)\n" == stopped[0]
-    assert " in pass_through\n" in stopped[1]
+    assert "(no stack: it has not answered within 0.3 s; is it stopped?)\n" == stopped[0]
     assert {} == context.dump_tracebacks()
 
 
