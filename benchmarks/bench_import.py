@@ -1,10 +1,10 @@
 """What does `import spawnx` cost, alone, and in a rank beyond `import multiprocessing.spawn`?
 
 `alone` is what a program pays. `in-a-rank` is all that a fresh rank of the start method spawn imports because of us,
-by launcher, and the call by which it arms its death signal when it has passed the gate, with what that needs. Each is
-timed in a bare interpreter, once by the clocks and once by `-X importtime`, which has a cost of its own and leaves out
-what is no import. The floor is an empty module; `stdlib` and `torch` are what a program imports without us. In a forked
-rank, only what it imports is counted: nothing.
+by launcher, and the calls by which it takes its place on the board, faulthandler included, and arms its death signal
+when it has passed the gate, with what these need. Each is timed in a bare interpreter, once by the clocks and once by
+`-X importtime`, which has a cost of its own and leaves out what is no import. The floor is an empty module; `stdlib`
+and `torch` are what a program imports without us. In a forked rank, only what it imports is counted: nothing.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from typing import Any
 import spawnx
 from benchmarks import harness
 from spawnx import backends
+from spawnx.remote import board
 
 # Case -> (what is loaded before, what is timed).
 SPAWN = "import multiprocessing.spawn, os"
 BEGIN = (
     "import spawnx.remote.rank, spawnx.remote.report, spawnx.remote.gate; "
+    "spawnx.remote.board.take_place(os.environ['PYTHONPATH'], 0); "
     "spawnx.remote.rank.Protection('off', 0, {backend!r}, os.getppid()).arm(2)"
 )
 CODE = {
@@ -83,6 +85,7 @@ def _timed(case: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run a case in a bare interpreter: the clock, CPU time and modules are on stdout, importtime on stderr."""
     before, timed = CODE[case]
     with tempfile.TemporaryDirectory() as folder:
+        board.make(folder, 1)
         module = Path(folder, "empty.py")
         module.touch()
         py_compile.compile(str(module))

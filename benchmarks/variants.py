@@ -16,12 +16,12 @@ import os
 import struct
 import time
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks import harness, limit
 from spawnx import backends, launchers
 from spawnx.guard import Guard
+from spawnx.remote import report
 
 _STAMP = struct.Struct("d")
 
@@ -210,13 +210,13 @@ class Waited:
     def __init__(self, method: str, ranks: int, args: tuple[Any, ...]) -> None:
         """Start them."""
         backend, _ = backends.choose()
-        self._guard = Guard(backend)
+        self._guard = Guard(backend, ranks)
         order = launchers.Order(
             pass_gate,
             args,
             daemon=False,
             start_method=method,
-            report_paths=[str(Path(self._guard.folder, str(rank))) for rank in range(ranks)],
+            report_paths=[report.path_in(self._guard.folder, rank) for rank in range(ranks)],
             backend=backend,
             guard=self._guard,
         )
@@ -239,7 +239,8 @@ class Waited:
     def join_failed(self) -> None:
         """See `Ranks`."""
         self._limit.end_all()
-        assert len(os.listdir(self._guard.folder)) > 1  # noqa: PTH208 - no more work than need be: it is timed
+        # Beside the gate, the board and the notices.
+        assert len(os.listdir(self._guard.folder)) > 3  # noqa: PTH208 - no more work than need be: it is timed
         self._guard.close()
 
 

@@ -10,7 +10,7 @@
 
 enum {
     /* What the library and this header must agree on. Raised with every change of this file. */
-    SPX_ABI = 7,
+    SPX_ABI = 8,
     /* spx_arm: the parent was dead already. */
     SPX_ORPHAN = 1,
     /* spx_peek and struct spx_seen: somebody else has reaped the child, and the kernel doesn't tell its exit code. */
@@ -54,11 +54,11 @@ int spx_reap(const int *pidfds, int n);
  * The number of those that it was sent to; or the first other error, after all were tried. */
 int spx_fan_out(const int *pidfds, int n, int signum);
 
-/* One child that has been seen ended. */
+/* One child that has been seen ended; or, with a rank below 0, something else that has become readable. */
 struct spx_seen {
     int rank;        /* as given to spx_watch_add */
     int pidfd;       /* as given to spx_watch_add */
-    int code;        /* as spx_peek has it; never SPX_RUNS */
+    int code;        /* as spx_peek has it; never SPX_RUNS; 0 where rank is below 0 */
     long max_rss_kb; /* its peak resident memory (getrusage(2)); 0 if somebody else reaped it */
 };
 
@@ -81,14 +81,16 @@ struct spx_watch {
 int spx_watch_open(struct spx_watch *ret_watch);
 
 /* Add a child, once. It is watched until spx_watch_discard: closing the pidfd is not enough, as a process forked in
- * the meantime keeps what is behind it alive. 0. */
+ * the meantime keeps what is behind it alive. 0.
+ *
+ * With a rank below 0 it may be any fd. It is not asked how it ended, and is told in each call in which it is readable. */
 int spx_watch_add(const struct spx_watch *watch, int pidfd, int rank);
 
 /* Wait until some child has ended; `seen` then has all that have, without reaping them: who is not discarded is there
  * again at the next call.
  *
  * timeout_ms: 0 only looks, -1 waits for ever. The call then goes on until `enough` are seen, or SPX_BATCH, or one that
- * has failed, or until no other has ended for gather_ms. n_seen; 0 if the time is over; -EINTR, if none is seen. */
+ * has failed or is no child, or until no other has ended for gather_ms. n_seen; 0 if the time is over; -EINTR, if none is seen. */
 int spx_watch_wait(struct spx_watch *watch, int timeout_ms, int enough, int gather_ms);
 
 /* Watch children no longer. Those that aren't watched are passed over. 0. */

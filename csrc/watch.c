@@ -136,8 +136,8 @@ int spx_watch_open(struct spx_watch *ret_watch)
 static int control(int watch, int operation, int pidfd, int rank)
 {
     struct epoll_event event = {
-        /* Once: a zombie stays readable, and taking each out again would be another call per child. */
-        .events = EPOLLIN | EPOLLONESHOT,
+        /* A child once: a zombie stays readable, and taking each out again would be another call per child. */
+        .events = rank < 0 ? EPOLLIN : EPOLLIN | EPOLLONESHOT,
         .data.u64 = (unsigned long long)(unsigned)rank << 32 | (unsigned)pidfd,
     };
 
@@ -149,14 +149,16 @@ int spx_watch_add(const struct spx_watch *watch, int pidfd, int rank)
     return control(watch->fd, EPOLL_CTL_ADD, pidfd, rank);
 }
 
-/* Note one that epoll has told. Whether it has failed; or -errno, or -EAGAIN if it runs: then it is told again. */
+/* Note one that epoll has told. Whether the caller is to hear of it at once, because it has failed or is no child; or
+ * -errno, or -EAGAIN if it runs: then it is told again. */
 static int note(struct spx_watch *watch, int pidfd, int rank)
 {
     struct rusage usage = {0};
-    int code;
-    int result =
-        watch->n_seen < 0 ? -EINVAL : look(pidfd, &code, &usage); /* what the caller wrote over is no index */
+    int code = 0;
+    int result = watch->n_seen < 0 ? -EINVAL : 0; /* what the caller wrote over is no index */
 
+    if (result == 0 && rank >= 0)
+        result = look(pidfd, &code, &usage);
     if (result == 0 && code == SPX_RUNS)
         result = -EAGAIN; /* epoll was right, waitid is too: a tracer has been told first */
     if (result < 0) {
@@ -169,22 +171,31 @@ static int note(struct spx_watch *watch, int pidfd, int rank)
         .code = code,
         .max_rss_kb = usage.ru_maxrss,
     };
-    return code != 0;
+    return rank < 0 || code != 0;
+}
+
+/* Forget what is no child: it is told anew as long as it is readable. */
+static void forget_others(struct spx_watch *watch)
+{
+    for (int i = watch->n_seen - 1; i >= 0; i--)
+        if (watch->seen[i].rank < 0)
+            watch->seen[i] = watch->seen[--watch->n_seen];
 }
 
 int spx_watch_wait(struct spx_watch *watch, int timeout_ms, int enough, int gather_ms)
 {
     struct epoll_event events[SPX_BATCH];
-    int failed = 0;
+    int at_once = 0;
 
-    while (watch->n_seen < SPX_BATCH && watch->n_seen < enough && !failed) {
+    forget_others(watch);
+    while (watch->n_seen < SPX_BATCH && watch->n_seen < enough && !at_once) {
         int wait_ms = watch->n_seen > 0 ? gather_ms : timeout_ms;
         int ready = epoll_wait(watch->fd, events, SPX_BATCH - watch->n_seen, wait_ms);
         int result = ready < 0 ? -errno : 0;
 
         for (int i = 0; i < ready; i++) {
             int told = note(watch, (int)(unsigned)events[i].data.u64, (int)(events[i].data.u64 >> 32));
-            failed |= told > 0;
+            at_once |= told > 0;
             if (told < 0 && told != -EAGAIN)
                 result = told;
         }
@@ -196,11 +207,11 @@ int spx_watch_wait(struct spx_watch *watch, int timeout_ms, int enough, int gath
     return watch->n_seen;
 }
 
-/* Forget one that has been seen: 1, or 0 if it has not. */
+/* Forget a child that has been seen: 1, or 0 if none has, and epoll may still tell it. */
 static int forget(struct spx_watch *watch, int pidfd)
 {
     for (int i = watch->n_seen - 1; i >= 0; i--) {
-        if (watch->seen[i].pidfd != pidfd)
+        if (watch->seen[i].pidfd != pidfd || watch->seen[i].rank < 0)
             continue;
         watch->seen[i] = watch->seen[--watch->n_seen];
         return 1;

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from spawnx.errors import ProcessException as ProcessException
     from spawnx.errors import ProcessExitedException as ProcessExitedException
     from spawnx.errors import ProcessRaisedException as ProcessRaisedException
+    from spawnx.errors import ProcessTimeoutError as ProcessTimeoutError
     from spawnx.launchers.modules import preload as preload
     from spawnx.settings import ENV_VAR_PARALLEL_START as ENV_VAR_PARALLEL_START
     from spawnx.spawn import spawn as spawn
@@ -45,6 +46,7 @@ _HOMES = {
     "ProcessException": "errors",
     "ProcessExitedException": "errors",
     "ProcessRaisedException": "errors",
+    "ProcessTimeoutError": "errors",
     "SpawnContext": "context",
     "preload": "launchers.modules",
     "spawn": "spawn",

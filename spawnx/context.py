@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import warnings
 
-from spawnx import backends, teardown, verdict
-from spawnx.errors import ProcessExitedException, ProcessRaisedException
-from spawnx.watcher import Watcher
+from spawnx import backends, settings, stacks, teardown, telling, verdict
+from spawnx.evidence import Scene
+from spawnx.watcher import Ended, Watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from logging import Logger
     from multiprocessing.process import BaseProcess
 
-    from spawnx.errors import ProcessException
+    from spawnx.errors import ProcessException, ProcessTimeoutError
+    from spawnx.failure import Failure
     from spawnx.guard import Guard
-    from spawnx.watcher import Ended
-
-# Above so many, the ranks that are terminated are summed up in one warning.
-_WARN_EACH = 8
 
 
 class ProcessContext:
@@ -47,8 +44,21 @@ class ProcessContext:
         self.error_files = error_files
         self.processes = processes
         self.sentinels: dict[int, int] = {process.sentinel: rank for rank, process in enumerate(processes)}
-        self._watcher = Watcher(processes, error_files, backends.choose()[0])
+        self._backend = backends.choose()[0]
+        self._watcher = Watcher(processes, error_files, self._backend)
         self._guard: Guard | None = None
+        self._scene = Scene(len(processes))
+        self._waits = settings.GRACE.read() or 0.0, settings.KILL_AFTER.read() or 0.0
+        # How long the whole run may take, and when it must be over.
+        self._timeout = self._ends = math.inf
+        self._patience = verdict.Patience()
+        # What we have sent to whom, and when.
+        self._sent: dict[int, dict[int, float]] = {}
+        # The failures that are to be raised yet, the next one last; all of them, in order; how many are known in it.
+        self._to_tell: list[Ended] = []
+        self._failures: tuple[Failure, ...] = ()
+        self._judged = 0
+        self._told: set[int] = set()
         # Reentrant: a signal handler may join in the middle of a join.
         self._lock = threading.RLock()
 
@@ -60,15 +70,21 @@ class ProcessContext:
         """Wait until a rank has ended, and tell whether all have.
 
         If one has failed, the others are ended (SIGTERM, then SIGKILL) and reaped, and the failure is raised:
-        the earliest one, with the traceback of the rank if it raised. Each further call raises the next failure
-        in turn, those of the ranks that were ended for it included, and in the end returns True.
+        the cause, with the traceback of the rank if it raised. Each further call raises the next failure
+        in turn, those of the ranks that were ended for it included, and in the end returns True. All of them are in
+        `exception.failures`. A rank that raises has failed when it does, not when it exits: it has half a second for
+        its finalizers before it is ended like the others.
+
+        If what has failed looks like the consequence of a peer's end (a reset connection), it has up to a second to
+        be followed by its cause.
 
         On Ctrl-C the ranks are left alone: the call may be repeated to let them finish.
 
         Args:
             timeout: how long to wait for an end, in seconds. 0 or less only looks; None waits for ever.
             grace_period: how long the others may take to end by themselves after a failure, in seconds, and again
-                after SIGTERM, until SIGKILL. None: no time before SIGTERM, 30 s after it.
+                after SIGTERM, until SIGKILL. None: no time before SIGTERM, 30 s after it, or what `SPAWNX_GRACE` and
+                `SPAWNX_KILL_AFTER` say.
 
         Returns:
             True if all ranks have ended, False if some may still run: not necessarily at the end of `timeout`, but
@@ -77,6 +93,8 @@ class ProcessContext:
         Raises:
             ProcessRaisedException: a rank raised.
             ProcessExitedException: a rank ended by a signal or with an exit code other than 0.
+            ProcessTimeoutError: the time that the call was given is over, and no rank had failed. The ranks have been
+                ended as after a failure; the next call returns True.
         """
         return self._join(timeout, grace_period)
 
@@ -84,10 +102,24 @@ class ProcessContext:
         """Wait until all ranks have ended: what `while not join(): pass` does, at less cost where many end in a row.
 
         Raises:
-            ProcessRaisedException, ProcessExitedException: as `join`.
+            ProcessRaisedException, ProcessExitedException, ProcessTimeoutError: as `join`.
         """
         while not self._join(for_all=True):
             pass
+
+    def dump_tracebacks(self) -> dict[int, str]:
+        """Where the ranks are that live: the Python stacks of all their threads, as faulthandler writes them.
+
+        Ranks go on. They are asked by SIGURG, and answer also where they are busy in C. May be called from any thread,
+        and while another one joins; two seconds are given to ranks that don't answer.
+
+        Returns:
+            rank -> its stacks; or, in brackets, why it has none to tell: because it is stopped, boots, has taken
+            SIGURG for something else, or was not started by spawnx. Not on Windows.
+        """
+        alive = {rank: self.processes[rank] for rank in self._watcher.alive}
+        folder = "" if self._guard is None else self._guard.folder
+        return stacks.dump(alive, folder, len(self.processes), self._backend)
 
     def _join(
         self, timeout: float | None = None, grace_period: float | None = None, *, for_all: bool = False
@@ -98,12 +130,13 @@ class ProcessContext:
         try:
             if not self.sentinels:
                 return True
-            self._wait_for_end(deadline, for_all=for_all)
-            failure = self._first_failure(grace_period)
+            self._wait_for_news(deadline, for_all=for_all)
+            failure = self._next_failure(grace_period)
             self._tell_successes()
             if failure is not None:
-                self._tell(failure)
-                raise _exception(failure, self._watcher.alive)
+                raise self._exception(failure)
+            if time.monotonic() >= self._ends and self._watcher.any_alive:
+                raise self._time_is_over(grace_period)
             return not self.sentinels
         finally:
             if not self.sentinels:
@@ -121,41 +154,116 @@ class ProcessContext:
             if left <= 0:
                 return
 
-    def _wait_for_end(self, deadline: float | None, *, for_all: bool) -> None:
-        while not self._watcher.ended:
-            left = None if deadline is None else deadline - time.monotonic()
-            self._watcher.wait(left, for_all=for_all)
-            if left is not None and left <= 0:
+    def _wait_for_news(self, deadline: float | None, *, for_all: bool) -> None:
+        """Wait until a rank has ended or reported."""
+        until = min(self._ends, math.inf if deadline is None else deadline)
+        while not (self._watcher.ended or self._to_tell or self._judged < len(self._watcher.failed)):
+            left = until - time.monotonic()
+            self._watcher.wait(None if left == math.inf else left, for_all=for_all)
+            if left <= 0:
                 return
 
-    def _first_failure(self, grace_period: float | None) -> Ended | None:
+    def _next_failure(self, grace_period: float | None) -> Ended | None:
         """The failure to raise now, after all ranks were ended for it."""
-        if not any(ended.failed for ended in self._watcher.ended.values()):
-            return None
-        self._end_all(grace_period)
-        return verdict.in_order(ended for ended in self._watcher.ended.values() if ended.failed)[0]
+        if self._judged < len(self._watcher.failed):
+            self._wait_for_genuine()
+            self._end_all(grace_period)
+            self._judge()
+        return self._to_tell[-1] if self._to_tell else None
+
+    def _wait_for_genuine(self) -> None:
+        """While all failures look like consequences, give the cause a moment to be known."""
+        known = self._judged
+        while self._watcher.any_alive:
+            now = time.monotonic()
+            for rank in self._watcher.failed[known:]:
+                self._patience.take(self._fact(rank), now)
+                known += 1
+            left = self._patience.left(now)
+            if left <= 0:
+                return
+            self._watcher.wait(left)
 
     def _end_all(self, grace_period: float | None) -> None:
-        for rung in teardown.ladder(grace_period):
-            if not self._watcher.any_alive:
+        waits = self._waits if grace_period is None else (grace_period, grace_period)
+        ladder = teardown.Ladder(time.monotonic(), *waits)
+        failing: dict[int, float] = {}
+        while self._watcher.any_alive:
+            now = time.monotonic()
+            # Those that are about to report are let do it: many may have failed for one cause.
+            failing = {**dict.fromkeys(self._scene.failing(), now), **failing}
+            step = ladder.step(now, self._watcher.alive, {**failing, **self._watcher.reported_at})
+            self._send(teardown.SIGKILL if step.kill else teardown.SIGTERM, step.ranks)
+            if step.wait is None:
                 return
-            if rung.signum is not None:
-                self._send_all(rung.signum)
-            self._join_procs_with_timeout(rung.seconds)
+            self._join_procs_with_timeout(step.wait)
 
-    def _send_all(self, signum: int) -> None:
-        processes = [self.processes[rank] for rank in self._watcher.alive]
-        alive = [process for process in processes if process.is_alive()]
-        _warn(signum, alive)
-        for process in alive:
+    def _send(self, signum: int, ranks: Sequence[int]) -> None:
+        alive = [rank for rank in ranks if self.processes[rank].is_alive()]
+        telling.warn(signum, [self.processes[rank].pid for rank in alive])
+        for rank in alive:
+            self._sent.setdefault(rank, {})[signum] = time.monotonic()
             if signum == teardown.SIGTERM:
-                process.terminate()
+                self.processes[rank].terminate()
             else:
-                process.kill()
+                self.processes[rank].kill()
+
+    def _fact(self, rank: int) -> verdict.Fact:
+        """What the verdict is to know of a failed rank."""
+        ended = self._watcher.ended_or_reported(rank)
+        told = ended.report
+        return verdict.Fact(
+            rank,
+            text="" if told is None else told.text,
+            raised=None if told is None else told.time,
+            signum=max(0, -ended.exit_code),
+            alive=ended.alive,
+            seen=ended.seen,
+            sent=self._sent.get(rank),
+        )
+
+    def _judge(self) -> None:
+        """Bring the failures into order; those that were told before stay before the others."""
+        self._scene.look()
+        self._judged = len(self._watcher.failed)
+        failed = [rank for rank in dict.fromkeys(self._watcher.failed) if rank not in self._told]
+        facts = verdict.in_order(map(self._fact, failed))
+        self._to_tell = [self._watcher.ended_or_reported(fact.rank) for fact in reversed(facts)]
+        told = [failure for failure in self._failures if failure.rank in self._told]
+        self._failures = (*told, *map(self._failure, facts))
+
+    def _failure(self, fact: verdict.Fact) -> Failure:
+        return self._scene.failure(
+            self._watcher.ended_or_reported(fact.rank),
+            fact.seen if fact.raised is None else fact.raised,
+            signalled=verdict.is_ours(fact),
+            lives=fact.rank in self._watcher.reported,
+        )
+
+    def _exception(self, failure: Ended) -> ProcessException:
+        """The failure as it is raised; from now on it is told."""
+        error = telling.exception_of(failure, self._watcher.alive)
+        error.failures = self._failures
+        if not self._told:
+            telling.add_notes(error, self._failures)
+        self._to_tell.pop()
+        self._told.add(failure.rank)
+        if failure.rank in self._watcher.ended:
+            self._tell(failure)
+        return error
+
+    def _time_is_over(self, grace_period: float | None) -> ProcessTimeoutError:
+        """What is raised when the whole run takes too long: it tells the end of all that lived."""
+        tracebacks = self.dump_tracebacks()
+        self._end_all(grace_period)
+        self._judged = len(self._watcher.failed)
+        self._told.update(tracebacks)
+        self._tell_successes()
+        return telling.timeout_error(self._timeout, len(self.processes), tracebacks, self._watcher.alive)
 
     def _tell_successes(self) -> None:
         for ended in list(self._watcher.ended.values()):
-            if not ended.failed:
+            if not ended.failed or ended.rank in self._told:
                 self._tell(ended)
 
     def _tell(self, ended: Ended) -> None:
@@ -163,9 +271,15 @@ class ProcessContext:
         if ended.failed and self._guard is not None:
             self._guard.remove_folder()
 
-    def be_guarded(self, guard: Guard) -> None:
-        """Have what stands behind these ranks for as long as any lives."""
+    def be_guarded(self, guard: Guard, timeout: float | None, *, fresh: bool) -> None:
+        """Have what stands behind these ranks for as long as any lives, which is to be no longer than `timeout`.
+
+        `fresh`: whether each is an interpreter of its own.
+        """
         self._guard = guard
+        if timeout is not None:
+            self._timeout, self._ends = timeout, guard.began + timeout
+        self._scene.know(guard.folder, guard.began, fresh=fresh)
         self._watcher.watch_guard(guard)
 
 
@@ -175,61 +289,3 @@ class SpawnContext(ProcessContext):
     def __init__(self, processes: Sequence[BaseProcess], error_files: Sequence[str]) -> None:
         warnings.warn("SpawnContext is renamed to ProcessContext since 1.4 release.", stacklevel=2)
         super().__init__(processes, error_files)
-
-
-def _logger() -> Logger:
-    import logging  # not at the top: it costs more than all of spawnx
-
-    return logging.getLogger("spawnx")
-
-
-def _warn(signum: int, processes: Sequence[BaseProcess]) -> None:
-    """One warning per process in the reference's words, or one in all if there are many."""
-    if signum == teardown.SIGTERM:
-        each, all_ = (
-            "Terminating process %s via signal SIGTERM",
-            "Terminating %d processes via signal SIGTERM",
-        )
-    else:
-        each = "Unable to shutdown process %s via SIGTERM , forcefully exiting via SIGKILL"
-        all_ = "Unable to shutdown %d processes via SIGTERM , forcefully exiting via SIGKILL"
-    if len(processes) > _WARN_EACH:
-        _logger().warning(
-            all_ + ": process %s to process %s", len(processes), processes[0].pid, processes[-1].pid
-        )
-        return
-    for process in processes:
-        _logger().warning(each, process.pid)
-
-
-def _exception(failure: Ended, unkillable: Sequence[int]) -> ProcessException:
-    """The failure in the reference's words; then, if need be, who could not be ended."""
-    more = _told_unkillable(unkillable)
-    if failure.report is not None:
-        msg = f"\n\n-- Process {failure.rank:d} terminated with the following error:\n{failure.report.told}{more}"
-        return ProcessRaisedException(msg, failure.rank, failure.pid)
-    name = None
-    if failure.status_lost:
-        msg = f"process {failure.rank:d} ended, but another reaper took its exit status (is SIGCHLD ignored?)"
-    elif failure.exit_code < 0:
-        name = _signal_name(-failure.exit_code)
-        msg = f"process {failure.rank:d} terminated with signal {name}"
-    else:
-        msg = f"process {failure.rank:d} terminated with exit code {failure.exit_code:d}"
-    return ProcessExitedException(msg + more, failure.rank, failure.pid, failure.exit_code, name)
-
-
-def _signal_name(signum: int) -> str:
-    import signal
-
-    try:
-        return signal.Signals(signum).name
-    except ValueError:  # a real-time signal
-        return f"<Unknown signal {signum}>"
-
-
-def _told_unkillable(ranks: Sequence[int]) -> str:
-    if not ranks:
-        return ""
-    named = ", ".join(str(rank) for rank in ranks)
-    return f"\n(not ended {teardown.LAST_WAIT:g} s after SIGKILL, and left to the system: process {named})"

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from spawnx.failure import Failure
+
 
 class ProcessException(Exception):  # noqa: N818 - the reference's name
     """A rank failed.
@@ -10,9 +16,12 @@ class ProcessException(Exception):  # noqa: N818 - the reference's name
         msg: the text, also `str(exception)`.
         error_index: the rank.
         error_pid: its process id, not to be signalled: the process is gone.
+        failures: every rank of the call that has failed, the cause first. Not in the reference; empty in an exception
+            of the caller's own making.
     """
 
     __slots__ = ["error_index", "error_pid"]
+    failures: tuple[Failure, ...] = ()
 
     def __init__(self, msg: str, error_index: int, error_pid: int) -> None:
         super().__init__(msg)
@@ -20,8 +29,13 @@ class ProcessException(Exception):  # noqa: N818 - the reference's name
         self.error_index = error_index
         self.error_pid = error_pid
 
-    def __reduce__(self) -> tuple[type[ProcessException], tuple[object, ...]]:
-        return type(self), (self.msg, self.error_index, self.error_pid)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._reduced(self.msg, self.error_index, self.error_pid)
+
+    def _reduced(self, *arguments: object) -> tuple[Any, ...]:
+        """The class and its arguments, as the reference has them; then what it doesn't have, if anything."""
+        ours = {name: vars(self)[name] for name in ("failures", "__notes__") if name in vars(self)}
+        return (type(self), arguments, ours) if ours else (type(self), arguments)
 
 
 class ProcessRaisedException(ProcessException):
@@ -54,5 +68,23 @@ class ProcessExitedException(ProcessException):
         self.exit_code = exit_code
         self.signal_name = signal_name
 
-    def __reduce__(self) -> tuple[type[ProcessException], tuple[object, ...]]:
-        return type(self), (self.msg, self.error_index, self.error_pid, self.exit_code, self.signal_name)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._reduced(self.msg, self.error_index, self.error_pid, self.exit_code, self.signal_name)
+
+
+class ProcessTimeoutError(TimeoutError):
+    """The ranks of a call have not ended in the time that it was given. Not in the reference.
+
+    Attributes:
+        timeout: that time, in seconds.
+        tracebacks: where the ranks that lived were when it was over: rank -> the stacks of its threads.
+    """
+
+    def __init__(self, msg: str, timeout: float, tracebacks: dict[int, str]) -> None:
+        super().__init__(msg)
+        self.msg = msg
+        self.timeout = timeout
+        self.tracebacks = tracebacks
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.msg, self.timeout, self.tracebacks)

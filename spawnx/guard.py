@@ -8,13 +8,14 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import weakref
 
 from spawnx import mp_private, settings
 from spawnx.backends.contract import Program
 from spawnx.fd_room import FULL
 from spawnx.helper import Helper
-from spawnx.remote import gate, report, wire
+from spawnx.remote import board, gate, notices, report, wire
 from spawnx.remote.rank import GUARDIAN, LIFELINE, OFF
 
 TYPE_CHECKING = False
@@ -36,9 +37,11 @@ class Guard:
 
     Args:
         backend: by which the guardian is started and the ranks are held.
+        ranks: how many there will be.
 
     Attributes:
         folder: where ranks report; 0700, removed at the end.
+        began: `time.monotonic()` when it was made, before the first rank.
         kind: who guards: `GUARDIAN`, a process of its own; `LIFELINE`, a thread in each rank, where there are no
             pidfds; `OFF`, only the kernel.
         grace: how long ranks may outlive the supervisor, in seconds; 0 if `OFF`.
@@ -47,7 +50,8 @@ class Guard:
         ValueError: `SPAWNX_ORPHAN_GRACE` has no meaning.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, ranks: int) -> None:
+        self.began = time.monotonic()
         grace = settings.ORPHAN_GRACE.read()
         self.kind = OFF if grace is None else GUARDIAN if backend.has_pidfd() else LIFELINE
         self.grace = grace or 0.0
@@ -57,6 +61,8 @@ class Guard:
         # The callback has no reference to this guard, whose end calls it.
         self._close = mp_private.close_late(self, self._behind.close)
         try:
+            board.make(self.folder, ranks)
+            self._behind.notices = notices.make(self.folder)
             if self.kind == GUARDIAN:
                 self._behind.gate = gate.make(self.folder)
                 self._start_guardian()
@@ -70,6 +76,11 @@ class Guard:
         """What becomes readable when the guardian has ended; -1 if there is none."""
         guardian = self._behind.guardian
         return -1 if guardian is None else guardian.helper.pidfd
+
+    @property
+    def notices(self) -> int:
+        """The fd at which ranks say that they have reported; -1 if they can't."""
+        return self._behind.notices
 
     def hold_helper(self, pidfd: int) -> None:
         """Have the guardian hold a process that makes ranks, until it has ended by itself."""
@@ -152,6 +163,7 @@ class _Behind:
     def __init__(self, folder: str) -> None:
         self.guardian: Guardian | None = None
         self.gate = -1
+        self.notices = -1
         self._folder = folder
         _inherited.add(self)
 
@@ -171,12 +183,13 @@ class _Behind:
         self.remove_folder()
 
     def close_fds(self) -> None:
-        """Close the channel and the gate: all of it that a forked child has."""
+        """Close the channel, the gate and the notices: all of it that a forked child has."""
         if self.guardian is not None:
             self.guardian.channel.close()
-        fd, self.gate = self.gate, -1
-        if fd >= 0:
-            os.close(fd)
+        fds, self.gate, self.notices = (self.gate, self.notices), -1, -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
 
 
 # What a forked child has of ours and must close: while it is open there, its other end isn't told that this process has

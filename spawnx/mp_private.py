@@ -148,6 +148,12 @@ def interpreter_command(module: str, function: str, /, **arguments: object) -> l
     return [interpreter_path(), *flags, "-c", code, "--multiprocessing-fork"]
 
 
+def bare_interpreter_command() -> list[str]:
+    """The command line of a fresh interpreter, with the flags and options of this one, that does nothing."""
+    flags: list[str] = multiprocessing.util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [interpreter_path(), *flags, "-c", "pass"]
+
+
 def interpreter_path() -> str:
     """The interpreter that ranks are to run in: this one, or what `multiprocessing.set_executable` was told."""
     from multiprocessing import spawn

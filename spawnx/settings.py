@@ -77,20 +77,22 @@ class Modules(_Words):
 
 
 class Seconds:
-    """A variable that takes a time in seconds, or `off`.
+    """A variable that takes a time in seconds, and maybe `off`.
 
     Attributes:
         name: the variable.
-        default: what holds where it is not set.
+        default: what holds where it is not set; None is `off`.
         meaning: what it decides, in one sentence.
+        may_be_off: whether it takes `off`.
     """
 
-    __slots__ = ("default", "meaning", "name")
+    __slots__ = ("default", "may_be_off", "meaning", "name")
 
-    def __init__(self, name: str, default: float, meaning: str) -> None:
+    def __init__(self, name: str, default: float | None, meaning: str, *, may_be_off: bool) -> None:
         self.name = name
         self.default = default
         self.meaning = meaning
+        self.may_be_off = may_be_off
 
     def read(self) -> float | None:
         """The seconds in force now, None for `off`.
@@ -99,14 +101,17 @@ class Seconds:
             ValueError: the variable is set to something else; the text names the variable and what it takes.
         """
         word = os.environ.get(self.name, "").strip().lower()
-        if word == "off":
+        if not word:
+            return self.default
+        if word == "off" and self.may_be_off:
             return None
         try:
-            seconds = float(word or self.default)
+            seconds = float(word)
         except ValueError:
             seconds = -1
         if not 0 <= seconds <= _LONGEST_S:
-            msg = f"{self.name}={word!r} is no time: set it to seconds (0 or more) or to off, or unset it"
+            off = " or to off" if self.may_be_off else ""
+            msg = f"{self.name}={word!r} is no time: set it to seconds (0 or more){off}, or unset it"
             raise ValueError(msg)
         return seconds
 
@@ -136,6 +141,37 @@ ORPHAN_GRACE = Seconds(
     10.0,
     "how long ranks may outlive a supervisor that was killed, in seconds: SIGINT at once, SIGTERM after a fifth of it,"
     " SIGKILL at its end; `off` leaves it to SIGINT by the kernel, as torch has it",
+    may_be_off=True,
+)
+GRACE = Seconds(
+    "SPAWNX_GRACE",
+    0.0,
+    "how long the other ranks may take to end by themselves when one has failed, before SIGTERM, where `join` is"
+    " given no grace_period",
+    may_be_off=False,
+)
+KILL_AFTER = Seconds(
+    "SPAWNX_KILL_AFTER",
+    30.0,
+    "how long they may take after SIGTERM, before SIGKILL, where `join` is given no grace_period",
+    may_be_off=False,
+)
+TIMEOUT = Seconds(
+    "SPAWNX_TIMEOUT",
+    None,
+    "how long the ranks of a call may take in all; then they are ended, and `join` raises a TimeoutError with the"
+    " stacks of those that lived",
+    may_be_off=True,
 )
 
-ALL = (BACKEND, LAUNCHER, PRELOAD, ORPHAN_GRACE)
+ALL = (BACKEND, LAUNCHER, PRELOAD, ORPHAN_GRACE, GRACE, KILL_AFTER, TIMEOUT)
+
+
+def check() -> None:
+    """Read them all, so that one that has no meaning is told before any rank is started.
+
+    Raises:
+        ValueError: it has none; the text names the variable.
+    """
+    for setting in ALL:
+        setting.read()

@@ -8,11 +8,17 @@ import os
 import sys
 import warnings
 
-from spawnx import backends, launchers
+from spawnx import backends, launchers, settings
 from spawnx.context import ProcessContext, SpawnContext
-from spawnx.errors import ProcessException, ProcessExitedException, ProcessRaisedException
+from spawnx.errors import (
+    ProcessException,
+    ProcessExitedException,
+    ProcessRaisedException,
+    ProcessTimeoutError,
+)
 from spawnx.guard import Guard
 from spawnx.launchers import modules
+from spawnx.remote import report
 from spawnx.settings import ENV_VAR_PARALLEL_START
 
 TYPE_CHECKING = False
@@ -29,6 +35,7 @@ __all__ = [
     "ProcessException",
     "ProcessExitedException",
     "ProcessRaisedException",
+    "ProcessTimeoutError",
     "SpawnContext",
     "spawn",
     "start_processes",
@@ -44,6 +51,7 @@ def spawn(
     start_method: str = "spawn",
     *,
     preload: str | Iterable[str] = "auto",
+    timeout: float | None = None,
 ) -> ProcessContext | None:
     """Start `nprocs` ranks that run `fn(rank, *args)`, each in a fresh interpreter.
 
@@ -57,6 +65,7 @@ def spawn(
         daemon: the ranks' daemon flag: daemonic ones are terminated when the supervisor exits, and have no children.
         start_method: deprecated, always "spawn"; see `start_processes` for others.
         preload: see `start_processes`.
+        timeout: how long the ranks may take in all, in seconds; None is what `SPAWNX_TIMEOUT` says, or else for ever.
 
     Returns:
         None if `join`, else the `ProcessContext`.
@@ -64,6 +73,7 @@ def spawn(
     Raises:
         ProcessRaisedException: a rank raised.
         ProcessExitedException: a rank ended by a signal or with an exit code other than 0.
+        ProcessTimeoutError: the time was over; it names the ranks that lived, and has their stacks.
         TypeError, ValueError: an argument or a setting has no meaning, or can't be pickled; no rank was started.
         OSError: a rank could not be started; none is left.
     """
@@ -74,7 +84,9 @@ def spawn(
             " spawnx.start_processes(...)"
         )
         warnings.warn(msg, FutureWarning, stacklevel=2)
-    return start_processes(fn, args, nprocs, join, daemon, start_method="spawn", preload=preload)
+    return start_processes(
+        fn, args, nprocs, join, daemon, start_method="spawn", preload=preload, timeout=timeout
+    )
 
 
 def start_processes(
@@ -87,6 +99,7 @@ def start_processes(
     *,
     numa_options: object = None,
     preload: str | Iterable[str] = "auto",
+    timeout: float | None = None,
 ) -> ProcessContext | None:
     """Start `nprocs` ranks that run `fn(rank, *args)`, by any start method. See `spawn`.
 
@@ -106,12 +119,13 @@ def start_processes(
             imported is not preloaded, with a warning. What you name, you answer for: ranks share the state that it has
             after its import, random state above all, but for what it renews by `os.register_at_fork`; and the fork
             handlers that a library has given to libc (`pthread_atfork`) are not called in ranks.
+        timeout: see `spawn`. It counts from this call; with `join=False` the context's `join` sees to it.
 
     Returns:
         None if `join`, else the `ProcessContext`.
 
     Raises:
-        ProcessRaisedException, ProcessExitedException, TypeError, ValueError, OSError: as `spawn`.
+        ProcessRaisedException, ProcessExitedException, ProcessTimeoutError, TypeError, ValueError, OSError: as `spawn`.
     """
     if numa_options is not None:
         msg = "numa_options are not supported: bind each rank to its node in fn, for instance by os.sched_setaffinity"
@@ -124,6 +138,7 @@ def start_processes(
         daemon=daemon,
         start_method=start_method,
         preload=modules.checked(preload),
+        timeout=_checked_timeout(timeout),
     )
     if not join:
         return context
@@ -139,16 +154,18 @@ def _start(
     daemon: bool,
     start_method: str | None,
     preload: str | tuple[str, ...],
+    timeout: float | None,
 ) -> ProcessContext:
+    settings.check()
     method = multiprocessing.get_context(start_method).get_start_method()
     backend, _ = backends.choose()
     launcher, why = launchers.choose(method, backend)
     _tell_launcher(launcher.name, method, why)
     if nprocs == 0:
         return ProcessContext([], [])
-    guard = Guard(backend)
+    guard = Guard(backend, nprocs)
     try:
-        paths = [os.path.join(guard.folder, f"{rank}.pickle") for rank in range(nprocs)]
+        paths = [report.path_in(guard.folder, rank) for rank in range(nprocs)]
         order = launchers.Order(
             fn,
             args,
@@ -163,7 +180,7 @@ def _start(
         try:
             context = ProcessContext(processes, paths)
             guard.let_in(processes)
-            context.be_guarded(guard)
+            context.be_guarded(guard, timeout, fresh=method == "spawn" and launcher.name != "clone")
         except BaseException:
             launchers.abandon(processes)
             raise
@@ -206,6 +223,19 @@ def _checked_nprocs(nprocs: SupportsIndex) -> int:
         raise TypeError(msg) from None
 
 
+def _checked_timeout(timeout: float | None) -> float | None:
+    if timeout is None:
+        return settings.TIMEOUT.read()
+    try:
+        seconds = float(timeout)
+    except (TypeError, ValueError):
+        seconds = -1
+    if not seconds >= 0:
+        msg = f"timeout must be seconds, 0 or more, or None; got {timeout!r}"
+        raise TypeError(msg)
+    return seconds
+
+
 def _tell_launcher(launcher: str, method: str, why: str) -> None:
     """Say at DEBUG which launcher serves; nobody listens where logging was never imported."""
     logging = sys.modules.get("logging")
@@ -221,11 +251,11 @@ def _wrap(fn: Callable[..., object], i: int, args: Iterable[Any], error_file: st
     As the reference's: SIGINT follows the end of the parent, and what `fn` raises is reported in `error_file`. Unlike
     there, KeyboardInterrupt is raised on: it is no success.
     """
-    from spawnx.remote import rank, report
+    from spawnx.remote import board, rank
 
     rank.arm_or_leave(backends.choose()[0], rank.SIGINT, os.getppid())
     try:
         fn(i, *args)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-        rank.report_raised(error_file, report.RUN, error)
+        rank.report_or_print(error_file, board.RUN, error, rank.users_part(error.__traceback__))
         sys.exit(1)

@@ -2,40 +2,86 @@
 
 from __future__ import annotations
 
+import math
 import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Mapping
 
-# Seconds between SIGTERM and SIGKILL where the caller gives no grace period (torch 2.13).
-KILL_AFTER = 30.0
-# Seconds that a rank may take to end after SIGKILL. Who doesn't (state D: a driver or a file system doesn't answer)
+# Seconds after SIGKILL that a rank may take to end. Who doesn't (state D: a driver or a file system doesn't answer)
 # can't be helped, and must not hang the supervisor.
 LAST_WAIT = 30.0
+# Seconds that a rank which has raised gets to end by itself, so that its exit code is its own.
+SPARED = 0.5
+# Steps are no closer together than this: ranks that raised one after the other are signalled in a few groups.
+_STEP = 0.05
 
 SIGTERM = int(signal.SIGTERM)
 # Windows has no SIGKILL: `Process.kill` is `terminate` there.
 SIGKILL = int(getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
-class Rung:
-    """One step down: send `signum` to all that live (None: nothing), then wait up to `seconds` for them to end."""
+class Step:
+    """What is to be done now.
 
-    __slots__ = ("seconds", "signum")
-
-    def __init__(self, signum: int | None, seconds: float) -> None:
-        self.signum = signum
-        self.seconds = seconds
-
-
-def ladder(grace_period: float | None) -> Iterator[Rung]:
-    """The steps for a grace period in seconds, or None for the reference's default.
-
-    As in the reference (torch 2.13), the grace period is given twice: before SIGTERM, and between SIGTERM and
-    SIGKILL. With 0, SIGKILL follows at once. Unlike there, the wait after SIGKILL has an end.
+    Attributes:
+        ranks: to whom to send a signal.
+        kill: which one: SIGKILL, or else SIGTERM.
+        wait: for how many seconds to wait then, unless all have ended before; None: they are left to the system.
     """
-    if grace_period is not None:
-        yield Rung(None, grace_period)
-    yield Rung(SIGTERM, KILL_AFTER if grace_period is None else grace_period)
-    yield Rung(SIGKILL, LAST_WAIT)
+
+    __slots__ = ("kill", "ranks", "wait")
+
+    def __init__(self, ranks: list[int], *, kill: bool, wait: float | None) -> None:
+        self.ranks = ranks
+        self.kill = kill
+        self.wait = wait
+
+
+class Ladder:
+    """One teardown: grace, SIGTERM, wait, SIGKILL, and a last wait that has an end.
+
+    As in the reference (torch 2.13), the waits are those of the group, and with waits of 0 SIGKILL follows SIGTERM at
+    once. Unlike there, a rank that has raised is spared for a moment, and the wait after SIGKILL has an end.
+
+    Args:
+        began: now, on the clock of `step`, in seconds.
+        grace: how long ranks may take to end by themselves.
+        kill_after: how long they may take after SIGTERM.
+    """
+
+    def __init__(self, began: float, grace: float, kill_after: float) -> None:
+        self._term = began + grace
+        self._kill = self._term + kill_after
+        self._terminated: set[int] = set()
+        self._killed: set[int] = set()
+        self._last_kill = -math.inf
+
+    def step(self, now: float, alive: Iterable[int], raised: Mapping[int, float]) -> Step:
+        """What to do now; asked again after the wait. SIGTERM and SIGKILL never come in one step.
+
+        Args:
+            now: seconds.
+            alive: the ranks that have not ended.
+            raised: of those, who has raised, and when that was known.
+        """
+        left = [rank for rank in alive if rank not in self._killed]
+        spared = {rank: raised[rank] + SPARED for rank in left if rank in raised}
+        to_terminate = {
+            rank: max(self._term, spared.get(rank, now)) for rank in left if rank not in self._terminated
+        }
+        to_kill = {rank: max(self._kill, spared.get(rank, now)) for rank in left if rank in self._terminated}
+        due = [rank for rank, at in to_terminate.items() if at <= now]
+        if due:
+            self._terminated.update(due)
+            return Step(due, kill=False, wait=0.0)
+        due = [rank for rank, at in to_kill.items() if at <= now]
+        if due:
+            self._killed.update(due)
+            self._last_kill = now
+        later = [at for at in (*to_terminate.values(), *to_kill.values()) if at > now]
+        if later:
+            return Step(due, kill=True, wait=max(_STEP, min(later) - now))
+        last = self._last_kill + LAST_WAIT - now
+        return Step(due, kill=True, wait=last if last > 0 else None)

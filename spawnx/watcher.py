@@ -10,7 +10,7 @@ from functools import partial
 
 from spawnx.backends.contract import LOST
 from spawnx.process import RankProcess
-from spawnx.remote import report
+from spawnx.remote import board, notices, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 # Seconds between two looks at ranks that can only be asked, for want of pidfds: above the hard limit on fds.
 _LOOK_EVERY = 0.05
-# Watched as if it were a rank: the guardian of the context.
+# Seconds within which a wait that blocks returns when what it waits for has happened, on a machine that is busy.
+_WAKES_WITHIN = 0.3
+# Watched as if they were ranks: the guardian of the context, and the FIFO of its ranks' notices.
 _GUARDIAN = -1
+_NOTICES = -2
 
 
 class Ended:
@@ -36,10 +39,12 @@ class Ended:
         exit_code: as multiprocessing has it; 255 if `status_lost`.
         status_lost: whether somebody else reaped it, so that nobody knows.
         report: what it left, if it failed and said why.
+        alive: `time.monotonic()` when we knew last that it lived.
         seen: `time.monotonic()` when we saw that it had ended.
+        peak_kib: the most memory that it had resident, in KiB; 0 where unknown.
     """
 
-    __slots__ = ("exit_code", "pid", "rank", "report", "seen", "status_lost")
+    __slots__ = ("alive", "exit_code", "peak_kib", "pid", "rank", "report", "seen", "status_lost")
 
     def __init__(
         self,
@@ -49,14 +54,18 @@ class Ended:
         *,
         status_lost: bool = False,
         report: report.Report | None = None,
+        alive: float = 0.0,
         seen: float = 0.0,
+        peak_kib: int = 0,
     ) -> None:
         self.rank = rank
         self.pid = pid
         self.exit_code = exit_code
         self.status_lost = status_lost
         self.report = report
+        self.alive = alive
         self.seen = seen
+        self.peak_kib = peak_kib
 
     @property
     def failed(self) -> bool:
@@ -78,12 +87,20 @@ class Watcher:
 
     Attributes:
         ended: the ranks that have ended and were not taken yet, in the order in which they were seen.
+        reported: what ranks have reported that live still.
+        reported_at: when that was known.
+        failed: the ranks that are known to have failed, one that has reported included, in the order in which that was
+            known. It only grows.
     """
 
     def __init__(
         self, processes: Sequence[BaseProcess], error_files: Sequence[str], backend: Backend
     ) -> None:
         self.ended: dict[int, Ended] = {}
+        self.reported: dict[int, report.Report] = {}
+        self.reported_at: dict[int, float] = {}
+        self.failed: list[int] = []
+        self._looked = time.monotonic()
         self._guard: Guard | None = None
         self._processes = processes
         self._error_files = error_files
@@ -106,8 +123,13 @@ class Watcher:
                 process.on_close = partial(self._note_closing, rank)
 
     def watch_guard(self, guard: Guard) -> None:
-        """From now on, have a guardian that ends before its time replaced by another one."""
+        """From now on, hear of reports, and have a guardian that ends before its time replaced by another one."""
         self._guard = guard
+        if guard.notices >= 0:
+            self._watch.add(guard.notices, _NOTICES)
+        self._watch_guardian(guard)
+
+    def _watch_guardian(self, guard: Guard) -> None:
         if guard.sentinel >= 0:
             self._watch.add(guard.sentinel, _GUARDIAN)
 
@@ -115,7 +137,20 @@ class Watcher:
         self._watch.discard([guard.sentinel])
         ranks = [self._processes[rank] for rank in self._alive]
         guard.renew([rank for rank in ranks if isinstance(rank, RankProcess)])
-        self.watch_guard(guard)
+        self._watch_guardian(guard)
+
+    def _read_notices(self, guard: Guard) -> None:
+        for rank, errno in notices.read(guard.notices) if guard.notices >= 0 else ():
+            if rank not in self._alive or rank in self.reported:
+                continue
+            told, now = report.read(self._error_files[rank]), time.monotonic()
+            if told is None and errno:
+                lines = board.read(self._folder, len(self._pids))
+                told = report.unwritten(errno, lines[rank].headline if lines else "", now)
+            if told is not None:
+                self.reported[rank] = told
+                self.reported_at[rank] = now
+                self.failed.append(rank)
 
     def _open_watch(self, *, foreign: bool) -> Watch:
         if self._by_pidfd:
@@ -135,7 +170,7 @@ class Watcher:
         return bool(self._alive)
 
     def wait(self, timeout: float | None, *, for_all: bool = False) -> None:
-        """Wait until some rank has ended, and note all that have in `ended`.
+        """Wait until some rank has ended or reported, and note all that have in `ended` and `reported`.
 
         Args:
             timeout: seconds; 0 and less only look, None waits for ever.
@@ -145,14 +180,28 @@ class Watcher:
             return
         # First all are noted, then all are let go: between the two an exception may come, and the next call finds
         # them again.
+        began = time.monotonic()
         seen = self._look(timeout, len(self._alive) if for_all else 1)
-        if self._guard is not None and any(rank == _GUARDIAN for rank, _, _ in seen):
-            self._renew_guardian(self._guard)
-            seen = [one for one in seen if one[0] != _GUARDIAN]
+        now = time.monotonic()
+        if (
+            now - began >= _WAKES_WITHIN
+        ):  # it has blocked: what is seen now was not there to be seen until just now
+            self._looked = now - _WAKES_WITHIN
         silent = self._ours and report.is_untouched(self._folder)
-        for rank, code, _ in seen:
-            self._note(rank, code, silent=silent)
+        if self._guard is not None and (not silent or any(rank < 0 for rank, _, _ in seen)):
+            seen = self._hear(self._guard, seen)
+        for rank, code, peak_kib in seen:
+            self._note(rank, code, peak_kib, silent=silent)
         self._let_go([rank for rank, _, _ in seen])
+        self._looked = time.monotonic()
+
+    def _hear(self, guard: Guard, seen: list[Seen]) -> list[Seen]:
+        """See to what is watched beside the ranks; returns the ranks alone."""
+        # Also where it isn't told: a rank that has ended may have said before that it could not report.
+        self._read_notices(guard)
+        if any(rank == _GUARDIAN for rank, _, _ in seen):
+            self._renew_guardian(guard)
+        return [one for one in seen if one[0] >= 0]
 
     def _look(self, timeout: float | None, gather: int) -> list[Seen]:
         """What the watch sees, and those that can only be asked: they are asked every now and then."""
@@ -168,6 +217,13 @@ class Watcher:
             if seen or left <= 0:
                 return seen
 
+    def ended_or_reported(self, rank: int) -> Ended:
+        """What is known of a rank that has failed, one that lives still included."""
+        if rank in self.ended:
+            return self.ended[rank]
+        now = time.monotonic()
+        return Ended(rank, self._pids[rank], 0, report=self.reported[rank], alive=now, seen=now)
+
     def take(self, rank: int) -> int:
         """Forget an ended rank; returns its sentinel."""
         del self.ended[rank]
@@ -177,7 +233,7 @@ class Watcher:
         """Release the watch; the processes stay as they are."""
         self._watch.close()
 
-    def _note(self, rank: int, code: int | None, *, silent: bool = False) -> None:
+    def _note(self, rank: int, code: int | None, peak_kib: int = 0, *, silent: bool = False) -> None:
         if rank not in self._alive:
             return
         process = self._processes[rank]
@@ -188,11 +244,15 @@ class Watcher:
                 code = LOST
         else:
             process.note_ended(code)
+            if code == LOST and not process.status_lost:
+                code = process.exitcode  # `is_alive()` had noted it, and has reaped
         if isinstance(process, RankProcess):
             process.on_close = None  # it leads back to here: fds must not wait for a cycle collector
             process.kept = None
-        self.ended[rank] = self._ended(rank, LOST if code is None else code, silent=silent)
+        self.ended[rank] = self._ended(rank, LOST if code is None else code, peak_kib, silent=silent)
         del self._alive[rank]
+        if self.ended[rank].failed and self.reported.pop(rank, None) is None:
+            self.failed.append(rank)
 
     def _let_go(self, ranks: Sequence[int]) -> None:
         # Those that are watched still: one may have been closed meanwhile, and its number given to another fd.
@@ -215,13 +275,13 @@ class Watcher:
         self._note(rank, None)
         self._let_go([rank])
 
-    def _ended(self, rank: int, code: int, *, silent: bool) -> Ended:
+    def _ended(self, rank: int, code: int, peak_kib: int, *, silent: bool) -> Ended:
         path = self._error_files[rank]
         if code == LOST and report.has_ended_well(path):
             code = 0
         # One that ends well may have reported before; a file that isn't ours is not asked.
         reported = code != 0 or (self._ours and not silent)
-        told = report.read(path) if reported else None
+        told = self.reported.get(rank) or (report.read(path) if reported else None)
         lost = code == LOST
         return Ended(
             rank,
@@ -229,5 +289,7 @@ class Watcher:
             255 if lost else code,
             status_lost=lost,
             report=told,
+            alive=self._looked,
             seen=time.monotonic(),
+            peak_kib=peak_kib,
         )

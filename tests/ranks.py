@@ -6,6 +6,7 @@ Functions named after what a rank does take its index first. Those under "ways t
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import multiprocessing
 import os
@@ -170,6 +171,37 @@ def raise_but_stay(text: str) -> None:
     raise ValueError(text)
 
 
+def raise_but_stay_at_exit(text: str) -> None:
+    """Raise, and hang for a minute in a handler of `atexit`, also where the start method doesn't run those."""
+    if multiprocessing.current_process().name.startswith("SpawnProcess"):
+        atexit.register(threading.Event().wait, 60)
+    else:
+        util.Finalize(None, threading.Event().wait, args=(60,), exitpriority=100)
+    raise ValueError(text)
+
+
+def raise_more_than_files_may_have(text: str) -> None:
+    """Raise on what is as good as a full disk."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    raise ValueError(text * 100_000)
+
+
+class KillsWhenToldError(Exception):
+    """An exception that nobody lives to tell."""
+
+    def __str__(self) -> str:
+        """Die."""
+        os.kill(os.getpid(), signal.SIGKILL)
+        return ""
+
+
+def raise_what_kills_when_told() -> None:
+    """Raise, and die while that is reported."""
+    raise KillsWhenToldError
+
+
 def report_and_exit(path: str, text: str, code: int) -> None:
     """Report as the reference's ranks do, and leave."""
     with open(path, "wb") as file:
@@ -184,6 +216,32 @@ def raise_in_grandchild(text: str) -> None:
         raise ValueError(text)
     os.waitpid(pid, 0)
     sys.exit(3)
+
+
+def crash_in_grandchild_and_do(rank: int, how: Callable[..., None], *args: Any) -> None:
+    """Crash in a process forked by this rank; then end this rank in the way given."""
+    pid = os.fork()
+    if not pid:
+        send_self(signal.SIGSEGV)
+    os.waitpid(pid, 0)
+    how(*args)
+
+
+def enable_faulthandler_and_do(rank: int, path: str, how: Callable[..., None], *args: Any) -> None:
+    """Have faulthandler write into a file of this rank's own, and end in the way given."""
+    import faulthandler
+
+    with open(path, "w", encoding="utf-8") as file:
+        faulthandler.enable(file)
+        how(*args)
+
+
+def close_all_and_open(rank: int, path: str) -> None:
+    """Close every file, as daemons do, open one by all the numbers there were, and leave."""
+    os.closerange(3, 64)
+    fds = [os.open(path, os.O_RDWR) for _ in range(20)]
+    util.Finalize(None, os._exit, args=(3,), exitpriority=100)
+    del fds
 
 
 def start_a_child() -> None:
@@ -210,6 +268,79 @@ def one_does(rank: int, which: int, how: Callable[..., None], *args: Any) -> Non
     """As rank `which`, end in the way given; as another one, end well."""
     if rank == which:
         how(*args)
+
+
+def one_does_others_wait(rank: int, which: int, how: Callable[..., None], *args: Any) -> None:
+    """As rank `which`, end in the way given; as another one, stay."""
+    if rank == which:
+        how(*args)
+    stay()
+
+
+def two_fail_others_stay(rank: int, gate: Gate, text: str) -> None:
+    """As ranks 0 and 1, raise when both are let on; as another one, arrive and stay."""
+    if rank < 2:
+        gate.opened.acquire()
+        raise ValueError(text)
+    gate.arrive()
+    stay()
+
+
+class WaitsWhenToldError(Exception):
+    """An exception that waits at a gate when it is asked for its text, for the first time."""
+
+    def __init__(self, gate: Gate) -> None:
+        """Keep the gate."""
+        self.gate: Gate | None = gate
+
+    def __str__(self) -> str:
+        """Wait."""
+        gate, self.gate = self.gate, None
+        if gate is not None:
+            gate.pass_through()
+        return "told"
+
+
+def raise_what_waits_when_told(rank: int, gate: Gate) -> None:
+    """Raise; arrive, and wait to be let on, while that is reported."""
+    raise WaitsWhenToldError(gate)
+
+
+def raise_and_finish(rank: int, which: int, gate: Gate, queue: Any) -> None:
+    """As rank `which`, raise when let on, with a finalizer that takes a while; as another one, arrive and stay."""
+    if rank != which:
+        gate.arrive()
+        stay()
+    gate.opened.acquire()
+    util.Finalize(None, queue.put, args=("finished",), exitpriority=10)
+    util.Finalize(None, threading.Event().wait, args=(0.1,), exitpriority=20)
+    raise ValueError("raised")
+
+
+def wait_at_own_then_do_own(rank: int, gates: list[Gate], hows: list[Any]) -> None:
+    """Arrive at the gate of this rank, wait to be let on, end in the way of this rank."""
+    gates[rank].pass_through()
+    how, *args = hows[rank]
+    how(*args)
+
+
+def register_at_exit(rank: int, how: Callable[..., None], *args: Any) -> None:
+    """Return; end in the way given in a finalizer."""
+    util.Finalize(None, how, args=args, exitpriority=100)
+
+
+def compute_for_ever() -> None:
+    """Be busy in C, deaf to all handlers."""
+    import hashlib
+
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+
+
+def one_ends_one_computes_others_stay(rank: int, gate: Gate) -> None:
+    """As rank 0, end well; as rank 1, arrive and compute; as another one, arrive and stay."""
+    if rank > 0:
+        gate.arrive()
+        (compute_for_ever if rank == 1 else stay)()
 
 
 def one_does_others_stay(rank: int, which: int, gate: Gate, how: Callable[..., None], *args: Any) -> None:
@@ -427,10 +558,12 @@ def put_fds(rank: int, queue: Any) -> None:
     kinds = []
     for fd in os.listdir("/proc/self/fd"):
         try:
-            kinds.append(os.readlink(f"/proc/self/fd/{fd}").partition(":")[0])
+            kind = os.readlink(f"/proc/self/fd/{fd}")
         except OSError:
             continue  # the folder that is listed
-    queue.put(sorted(kind for kind in kinds if not kind.startswith("/proc")))
+        if not kind.startswith("/proc"):
+            kinds.append(os.path.basename(kind.partition(":")[0]))
+    queue.put(sorted(kinds))
 
 
 def put_what_works(rank: int, queue: Any) -> None:
@@ -781,7 +914,8 @@ def end_one_after_the_other(rank: int, first: int, queue: Any, how: Any, then: A
     if rank == first:
         queue.put(os.getpid())
     else:
-        wait([os.pidfd_open(queue.get())])
+        with contextlib.suppress(ProcessLookupError):  # a forkserver reaps its ranks at once
+            wait([os.pidfd_open(queue.get())])
         how = then
     function, *args = how
     function(*args)
@@ -844,3 +978,36 @@ def check_length(rank: int, data: bytes, expected: int) -> None:
     """Fail if the data is not as long as it was."""
     if len(data) != expected:
         raise ValueError(f"{len(data)} bytes instead of {expected}")
+
+
+def reduce_until_one_fails(
+    rank: int, ranks: int, path: str, closes_first: bool, how: Callable[..., None], *args: Any
+) -> None:
+    """Be a rank of a real process group over gloo: sum until rank 1 ends in the way given, and wait for it then."""
+    torch, dist = importlib.import_module("torch"), importlib.import_module("torch.distributed")
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=ranks)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))
+    for step in range(4):
+        if rank == 1 and step == 3:
+            if closes_first:
+                shut_all_sockets()
+                threading.Event().wait(0.2)
+            how(*args)
+        model(torch.ones(1, 2)).sum().backward()
+
+
+def shut_all_sockets() -> None:
+    """Let all peers know that this rank is gone, as the kernel does for one that dies, a moment before it is dead."""
+    import socket
+
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(fd))) as one:
+            one.getpeername()  # not one that listens
+            one.shutdown(socket.SHUT_RDWR)
+
+
+def crash() -> None:
+    """Read where no memory is."""
+    import ctypes
+
+    ctypes.string_at(0)

@@ -18,7 +18,7 @@ LOST = 1 << 16
 
 if TYPE_CHECKING:
     # A rank that a watch has seen ended: its index, its exit code as multiprocessing has it (LOST, or None where only
-    # its Process can tell), and its peak resident memory in KiB (0 where unknown).
+    # its Process can tell), and its peak resident memory in KiB (0 where unknown). Below 0: what is no rank, see `add`.
     Seen = tuple[int, int | None, int]
 
 
@@ -26,7 +26,11 @@ class Watch(Protocol):
     """Tells which of many ranks have ended: each is registered once, and each end costs the same at any number."""
 
     def add(self, sentinel: int, rank: int) -> None:
-        """Watch `sentinel`, which becomes readable when `rank` has ended. It stays the caller's."""
+        """Watch `sentinel`, which becomes readable when `rank` has ended. It stays the caller's.
+
+        With a rank below 0 it is no rank's, but any fd: told in each call in which it is readable, with an exit code
+        that means nothing.
+        """
 
     def wait(self, timeout: float | None, gather: int = 1) -> list[Seen]:
         """Wait until some rank has ended; list those that have, whoever was not discarded yet.

@@ -239,8 +239,11 @@ class PidfdWatch(SelectorWatch):
 
     def wait(self, timeout: float | None, gather: int = 1) -> list[Seen]:  # noqa: ARG002 - each wake-up is the interpreter's, gathered or not
         """See the contract."""
-        seen = [(key.data, self._peek(key.fd), 0) for key, _ in self._selector.select(timeout)]
-        return [one for one in seen if one[1] is not None]
+        seen = [
+            (key.data, self._peek(key.fd) if key.data >= 0 else None, 0)
+            for key, _ in self._selector.select(timeout)
+        ]
+        return [one for one in seen if one[1] is not None or one[0] < 0]
 
 
 class SentinelWatch:

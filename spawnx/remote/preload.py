@@ -72,7 +72,9 @@ def chosen(modules: Iterable[object]) -> tuple[str, ...]:
         modules: those of the caller: what they refer to by their global names is what is looked at.
     """
     names = {name for name in VETTED if name in sys.modules}
-    names |= {name for name in list(sys.modules) if name.startswith("multiprocessing.") and _is_standard(name)}
+    names |= {
+        name for name in list(sys.modules) if name.startswith("multiprocessing.") and _is_standard(name)
+    }
     for module in modules:
         for value in list(vars(module).values()):
             name = getattr(value, "__name__" if isinstance(value, type(sys)) else "__module__", None)

@@ -6,10 +6,15 @@ bootstraps it. A forked child has its `Rank` already. This file is imported in e
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import sys
+import time
 from multiprocessing.process import BaseProcess
+
+from spawnx.remote import board, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +122,7 @@ def be(message: Message, place: tuple[int, str, tuple[int, ...], str], parent: i
     """
     from spawnx import mp_private
 
-    _boot_reporter.install(place[3])
+    _take_place(place[3])
     if gated is not None:
         Protection(GUARDIAN, 0, gated, parent).begin(os.path.dirname(place[3]))
     process: Rank = message.receive(place[1])
@@ -141,8 +146,45 @@ def begin(name: str, report_path: str, death_signal: int, protection: Protection
     The gate comes later, in `Rank.run`: the supervisor may still be writing what this interpreter is to read.
     """
     protection.arm(death_signal)
-    _boot_reporter.install(report_path)
+    _take_place(report_path)
     return name
+
+
+def _take_place(report_path: str) -> None:
+    """Begin to be a rank, in a fresh interpreter that is about to import the main module."""
+    board.take_place(*report.place_of(report_path))
+    board.mark(board.IMPORT)
+    _boot_reporter.install(report_path)
+
+
+def fail(path: str, stage: str, error: BaseException, traceback: TracebackType | None) -> None:
+    """As a rank of a context, report what it raised, and let the supervisor know."""
+    from spawnx.remote import notices
+
+    raised = time.monotonic()
+    board.mark_failing()
+    number = report_or_print(path, stage, error, traceback, raised)
+    if number:
+        from traceback import format_exception_only
+
+        board.write_headline("".join(format_exception_only(error)))
+    notices.tell(*report.place_of(path), number)
+
+
+def report_or_print(
+    path: str, stage: str, error: BaseException, traceback: TracebackType | None, raised: float | None = None
+) -> int:
+    """Report; where that can't be, leave the traceback on stderr, and return the errno."""
+    try:
+        report.write(path, stage, error, traceback, raised)
+    except OSError as failed:
+        from traceback import format_exception
+
+        # Suppressed: it may be a file on the same full disk; or closed, or None.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write("".join(format_exception(type(error), error, traceback)))
+        return failed.errno or errno.EIO
+    return 0
 
 
 def arm_or_leave(backend: Backend, signum: int, parent: int) -> None:
@@ -168,7 +210,7 @@ def pass_gate(folder: str, backend: Backend, parent: int | None) -> None:
 class _BootReporter:
     """Reports what ends the interpreter before there is a `Rank` to do it: chiefly, what the main module raises."""
 
-    stage = "import"
+    stage = board.IMPORT
 
     def install(self, report_path: str) -> None:
         self._report_path = report_path
@@ -180,9 +222,7 @@ class _BootReporter:
         self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
         if issubclass(kind, Exception) and os.getpid() == self._pid:
-            from spawnx.remote import report
-
-            report.write(self._report_path, self.stage, error, traceback)
+            fail(self._report_path, self.stage, error, traceback)
         else:
             self._outer(kind, error, traceback)
 
@@ -222,53 +262,49 @@ class Rank(BaseProcess):
         As in the reference, a BaseException that is no Exception ends the rank with exit code 1 and no report
         (SystemExit: with its own code). Unlike there, KeyboardInterrupt is no success: see `_bootstrap`.
         """
-        from spawnx.remote import report
-
-        stage = report.UNPICKLE
+        stage = board.UNPICKLE
         try:
             if self.protection is not None:
                 self.protection.begin(os.path.dirname(self._report_path))
             _boot_reporter.remove()
+            board.mark(stage)
             fn, args = self._call.take()
             del self._call  # a payload need not live as long as the rank
-            stage = report.RUN
+            stage = board.RUN
+            board.mark(stage)
             fn(self._rank, *args)
+            board.mark(board.EXIT)
         except KeyboardInterrupt:
             self._interrupted = True
         except Exception as error:
             if os.getpid() != self._pid:
                 raise  # a process that the rank forked, and that came back here: it doesn't speak for the rank
-            report_raised(self._report_path, stage, error)
+            fail(self._report_path, stage, error, users_part(error.__traceback__))
             sys.exit(1)
 
     def _bootstrap(self, parent_sentinel: int | None = None) -> int:
         """Run as multiprocessing has it; a rank that was interrupted then dies by SIGINT, so that the end is true."""
         self._pid = os.getpid()
         self._interrupted = False
+        board.take_place(*report.place_of(self._report_path))  # a forked rank; the others have theirs
         code: int = super()._bootstrap(parent_sentinel)  # type: ignore[misc]
         if self._interrupted:
             die_by_sigint(self._start_method)
         if code == 0 and self._records_end:
-            from spawnx.remote import report
-
             report.record_end(self._report_path)
         return code
 
 
 def unpickled() -> Rank:
     """The `Rank` that a fresh interpreter is about to fill with what comes next in the pickle."""
-    _boot_reporter.stage = "unpickle"
+    _boot_reporter.stage = board.UNPICKLE
+    board.mark(board.UNPICKLE)
     return Rank.__new__(Rank)
 
 
-def report_raised(path: str, stage: str, error: BaseException) -> None:
-    """Report an exception that the caller has caught, without the caller's own frame if there are others."""
-    from spawnx.remote import report
-
-    traceback = error.__traceback__
-    if traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    report.write(path, stage, error, traceback)
+def users_part(traceback: TracebackType | None) -> TracebackType | None:
+    """A traceback without the frame that has caught the exception, if there are others."""
+    return traceback.tb_next if traceback is not None and traceback.tb_next is not None else traceback
 
 
 def die_by_sigint(start_method: str) -> None:

@@ -14,7 +14,6 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +37,6 @@ from tests.support import (
 
 CONTEXT = multiprocessing.get_context(QUICK)
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
-
-
-NotYet = Callable[[str], None]
-
-
-@pytest.fixture
-def not_yet(request: pytest.FixtureRequest, impl: Impl) -> NotYet:
-    """Declare what spawnx is to do and doesn't yet: the test must fail for spawnx, until it is built."""
-
-    def declare(reason: str) -> None:
-        if not impl.is_torch:
-            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
-
-    return declare
 
 
 def _told(failures: list[Any]) -> list[tuple[str, int]]:
@@ -205,12 +190,8 @@ def test_first_failure_to_be_raised(impl: Impl) -> None:
     ],
     ids=["raise, then reset", "signal, then raise", "signal, then reset"],
 )
-def test_cause_before_its_consequence(
-    impl: Impl, not_yet: NotYet, first: tuple[Any, ...], second: tuple[Any, ...]
-) -> None:
+def test_cause_before_its_consequence(impl: Impl, first: tuple[Any, ...], second: tuple[Any, ...]) -> None:
     """torch: the lower index first. spawnx: the cause first, that rank 1 died; rank 0 only missed its peer."""
-    if first[0] is ranks.die_by:
-        not_yet("DESIGN 6: a signal death that overlaps with raises wins")
     queue = CONTEXT.SimpleQueue()
     context = impl.start(ranks.end_one_after_the_other, (1, queue, first, second), 2)
     wait_ended(context.processes)
@@ -222,9 +203,8 @@ def test_cause_before_its_consequence(
 
 
 @linux_only
-def test_consequence_before_its_cause(impl: Impl, not_yet: NotYet) -> None:
+def test_consequence_before_its_cause(impl: Impl) -> None:
     """torch: the lower index first. spawnx: a reset connection is a consequence, even if it came first."""
-    not_yet("DESIGN 6: genuine failures come before consequences")
     queue = CONTEXT.SimpleQueue()
     hows = (ranks.raise_connection_reset,), (ranks.raise_value_error, "cause")
     context = impl.start(ranks.end_one_after_the_other, (0, queue, *hows), 2)
@@ -237,9 +217,8 @@ def test_consequence_before_its_cause(impl: Impl, not_yet: NotYet) -> None:
 
 
 @linux_only
-def test_rank_that_raised_and_hangs(impl: Impl, not_yet: NotYet) -> None:
+def test_rank_that_raised_and_hangs(impl: Impl) -> None:
     """torch: noticed when it ends, so never. spawnx: told when it happens, and the rank is ended."""
-    not_yet("DESIGN 6: a failure is known when it happens")
     context = impl.start(ranks.do, (ranks.raise_but_stay, "no good"))
     while not Path(context.error_files[0]).exists() or not Path(context.error_files[0]).stat().st_size:
         threading.Event().wait(0.01)
@@ -306,7 +285,12 @@ def test_folder_of_error_files(impl: Impl) -> None:
     gate.wait_for()
 
     assert impl.differs(torch=Path(os.environ["TMPDIR"]), spawnx=folder) == folder
-    assert impl.differs(torch=[], spawnx=[str(folder), str(folder / "gate")]) == _temporary_files()
+    assert (
+        impl.differs(
+            torch=[], spawnx=[str(folder), *(str(folder / name) for name in ("board", "gate", "notices"))]
+        )
+        == _temporary_files()
+    )
     if not impl.is_torch:
         assert 0o700 == folder.stat().st_mode & 0o777
     gate.let()

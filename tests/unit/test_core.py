@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -298,6 +299,51 @@ def test_ends_in_a_row_are_gathered_up_to_one_that_failed(code: int, count: int)
         os.close(fd)
 
     assert count == told
+
+
+@pytest.mark.parametrize("name", backends.available())
+def test_fd_that_is_no_childs_is_told_as_long_as_it_is_readable(name: str, pidfd: int) -> None:
+    """What was read from it is gone; the child is watched beside it, and who is discarded is told no longer."""
+    (read, write), watch = os.pipe(), backends.named(name).open_watch()
+    watch.add(pidfd, 0)
+    watch.add(read, -2)
+    before = watch.wait(0)
+    os.write(write, b"..")
+    told = [[rank for rank, _, _ in watch.wait(60, 5)]]
+    for _ in range(2):
+        os.read(read, 1)
+        told.append([rank for rank, _, _ in watch.wait(0)])
+    os.write(write, b".")
+    NATIVE.fan_out([pidfd], signal.SIGKILL)
+    wait_ended = select.poll()
+    wait_ended.register(pidfd, select.POLLIN)
+    wait_ended.poll()
+    told.append(sorted(rank for rank, _, _ in watch.wait(60)))
+    watch.discard([read])
+    told.append([rank for rank, _, _ in watch.wait(60)])
+    watch.close()
+    os.close(read)
+    os.close(write)
+
+    assert [] == before
+    assert [[-2], [-2], [], [-2, 0], [0]] == told
+
+
+def test_fd_that_is_no_childs_ends_the_gathering_of_ends(pidfd: int) -> None:
+    """A report is told at once, also to who waits for all."""
+    (read, write), watch = os.pipe(), NATIVE.open_watch()
+    watch.add(pidfd, 0)
+    watch.add(read, -2)
+    os.write(write, b".")
+    start = time.monotonic()
+    seen = watch.wait(60, 2)
+    took = time.monotonic() - start
+    watch.close()
+    os.close(read)
+    os.close(write)
+
+    assert [-2] == [rank for rank, _, _ in seen]
+    assert took < 30
 
 
 def test_signal_whose_handler_returns_does_not_end_a_wait(pidfd: int) -> None:

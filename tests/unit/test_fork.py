@@ -132,7 +132,7 @@ def test_only_one_fd_is_held_per_rank() -> None:
         process.kill()
     context._join_procs_with_timeout(60)
 
-    assert held == 24  # and one selector, the gate, the guardian and the channel to it
+    assert held == 25  # and one selector, the gate, the notices, the guardian and the channel to it
 
 
 def test_backend_that_has_no_pidfds_leaves_fork_to_the_standard_library(

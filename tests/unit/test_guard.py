@@ -341,7 +341,7 @@ def test_off_starts_no_guardian_and_leaves_it_to_the_kernel(
     spawnx.start_processes(ranks.put_death_signal, (queue,), 1, start_method="fork")
     signum = queue.get()
     queue.close()
-    guard = Guard(backend)
+    guard = Guard(backend, 1)
     guard.close()
 
     assert (OFF, signal.SIGINT) == (guard.kind, signum)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import time
 from pathlib import Path
 
 import pytest
 
-from spawnx.remote import report
+from spawnx.remote import rank, report
 
 
 @pytest.fixture
@@ -31,6 +32,8 @@ def test_report_is_read_as_it_was_written(tmp_path: Path, raised: Exception) -> 
     assert found.text.endswith("\nValueError: the cause\n")
     assert found.stage == "unpickle"
     assert before <= (found.time or 0) <= time.monotonic()
+    assert "ValueError" == found.type_name
+    assert (found.peak_kib or 0) > 1000
     assert [path] == list(tmp_path.iterdir())
 
 
@@ -64,13 +67,38 @@ def test_file_that_is_missing_or_torn_is_no_report(tmp_path: Path, content: byte
     assert report.read(str(path)) is None
 
 
-def test_report_that_cannot_be_written_goes_to_stderr(
+def test_report_that_cannot_be_written_leaves_nothing_half(tmp_path: Path, raised: Exception) -> None:
+    """It is told by the errno, and no part of it is left."""
+    path = tmp_path / "0.pickle"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        report.write(str(path), report.RUN, raised, raised.__traceback__)
+
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_rank_that_cannot_report_prints_its_traceback(
     tmp_path: Path, raised: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A traceback is not lost with the folder it should go to."""
-    report.write(str(tmp_path / "gone" / "0.pickle"), report.RUN, raised, raised.__traceback__)
+    """It is not lost with the folder it should go to."""
+    path = str(tmp_path / "gone" / "0.pickle")
 
+    assert errno.ENOENT == rank.report_or_print(path, report.RUN, raised, raised.__traceback__)
     assert capsys.readouterr().err.endswith("\nValueError: the cause\n")
+
+
+def test_unwritten_report_is_told_by_its_headline() -> None:
+    """Why it is not there, and what was raised, in the form of a traceback."""
+    told = report.unwritten(errno.ENOSPC, "ValueError: the cause", 2.5)
+
+    assert ("ValueError", 2.5) == (told.type_name, told.time)
+    assert "\nValueError: the cause\n" in told.text
+    assert "No space left on device" in told.text
+
+
+def test_place_of_a_path_is_what_it_was_made_of() -> None:
+    """Folder and rank."""
+    assert ("/some/folder.x", 17) == report.place_of(report.path_in("/some/folder.x", 17))
 
 
 def test_stage_before_the_call_is_told() -> None:

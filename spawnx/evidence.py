@@ -1,0 +1,152 @@
+"""What is left of a rank that has failed, beside its report: its line on the board, its stack, the traces of a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+
+from spawnx import mp_private
+from spawnx.failure import Failure, signal_name
+from spawnx.remote import board
+from spawnx.remote.rank import SIGKILL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spawnx.watcher import Ended
+
+# The signals for which faulthandler writes a stack.
+_WITH_STACK = {
+    -getattr(signal, name)
+    for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV")
+    if hasattr(signal, name)
+}
+# For how long an interpreter is tried, and how much is quoted of what it says, from the end.
+_TRY_S = 10.0
+_SAID = 4000
+_TORN = "Process {} had raised, and was ended before its report was whole: what it raised is not known."
+
+
+class Scene:
+    """What was there before ranks came to user code, and where they have left what they could.
+
+    Args:
+        ranks: how many there are.
+    """
+
+    def __init__(self, ranks: int) -> None:
+        self._ranks = ranks
+        self._folder = ""
+        self._began = time.monotonic()
+        self._fresh = False
+        self._tried: str | None = None
+        self._oom_kills = oom_kills()
+        self._lines: Sequence[board.Line] = ()
+
+    def know(self, folder: str, began: float, *, fresh: bool) -> None:
+        """Where the board of the ranks is, when their start began, and whether each is an interpreter of its own."""
+        self._folder, self._began, self._fresh = folder, began, fresh
+
+    def failing(self) -> list[int]:
+        """The ranks that have caught an exception, and are about to report it, or have."""
+        return board.failing(self._folder, self._ranks) if self._folder else []
+
+    def look(self) -> None:
+        """Look once, for all failures that are told after that; before the folder is removed."""
+        self._lines = board.read(self._folder, self._ranks) if self._folder else ()
+
+    def failure(self, ended: Ended, when: float, *, signalled: bool, lives: bool) -> Failure:
+        """All that is known of a failed rank.
+
+        Args:
+            ended: how it ended.
+            when: at which time it failed.
+            signalled: whether it ended because we had signalled it.
+            lives: whether it could not be ended.
+        """
+        line = self._lines[ended.rank] if self._lines else None
+        told, code = ended.report, ended.exit_code
+        stack = ""
+        if told is None and self._folder and code in _WITH_STACK:
+            stack = board.read_part(self._folder, ended.rank)
+        return Failure(
+            ended.rank,
+            ended.pid,
+            told.stage if told is not None else line.stage if line is not None else board.RUN,
+            None if lives or ended.status_lost else code,
+            signal_name(-code) if code < 0 and not lives else None,
+            max(0.0, when - self._began),
+            told.type_name if told is not None else None,
+            told.text if told is not None else stack,
+            ended.peak_kib or (told.peak_kib if told is not None else None),
+            signalled,
+            self._remark(ended, line, signalled=signalled),
+        )
+
+    def _remark(self, ended: Ended, line: board.Line | None, *, signalled: bool) -> str:
+        if ended.report is None and line is not None and line.failing:
+            return _TORN.format(ended.rank)
+        if signalled:
+            return ""
+        if ended.exit_code == -SIGKILL:
+            return self._told_oom(ended.rank)
+        if self._fresh and line is not None and line.stage == board.BOOT:
+            self._tried = self._tried or try_interpreter()
+            return f"The interpreter of process {ended.rank} ended before it came to the main module. {self._tried}"
+        return ""
+
+    def _told_oom(self, rank: int) -> str:
+        now = oom_kills()
+        if now is None or self._oom_kills is None or now <= self._oom_kills:
+            return ""
+        return (
+            f"The kernel has killed {now - self._oom_kills} of the processes in this cgroup for want of memory since"
+            f" the ranks were started: process {rank} may be one of them."
+        )
+
+
+def try_interpreter() -> str:
+    """What the interpreter of ranks does now, in words, where one has ended before it could say anything.
+
+    Tried again, because its standard error was the supervisor's: to read it, every rank's would have to be diverted.
+    """
+    import subprocess
+
+    command = mp_private.bare_interpreter_command()
+    try:
+        done = subprocess.run(  # noqa: S603 - as the ranks were started
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TRY_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"Tried again: {error}"
+    if done.returncode == 0:
+        return f"Tried again, {command[0]} starts."
+    said = done.stderr.decode(errors="replace").strip()[-_SAID:]
+    how = f"exit code {done.returncode}" if done.returncode > 0 else f"signal {signal_name(-done.returncode)}"
+    return f"Tried again, {command[0]} ends with {how} and " + (f"says:\n{said}" if said else "says nothing.")
+
+
+def oom_kills() -> int | None:
+    """How many processes of this one's cgroup the kernel has killed for want of memory; None if it doesn't tell."""
+    for path in _counters():
+        with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as file:
+            for line in file:
+                name, _, number = line.partition(" ")
+                if name == "oom_kill":
+                    return int(number)
+    return None
+
+
+def _counters() -> list[str]:
+    """Where the count may stand: cgroup v2 (Linux 4.13), alone or beside v1; v1."""
+    paths = []
+    with contextlib.suppress(OSError), open("/proc/self/cgroup", encoding="utf-8") as file:
+        for line in file:
+            number, controllers, path = line.rstrip("\n").split(":", 2)
+            if "memory" in controllers.split(","):
+                paths.append(f"/sys/fs/cgroup/memory{path}/memory.oom_control")
+            elif number == "0":
+                paths += [f"/sys/fs/cgroup{place}{path}/memory.events" for place in ("", "/unified")]
+    return paths

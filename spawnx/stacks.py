@@ -1,0 +1,86 @@
+"""Where ranks are: their Python stacks, of all their threads, written by faulthandler when they are asked by a signal.
+
+The handler is C and takes no lock: it answers also where a rank is busy in C, or waits for the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+from spawnx.process import RankProcess
+from spawnx.remote import board
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from multiprocessing.process import BaseProcess
+
+    from spawnx.backends.contract import Backend
+
+# Seconds for which an answer is waited: a rank that is stopped, or hangs in the kernel, gives none.
+_ANSWERS_WITHIN = 2.0
+# Seconds between two looks at whether all have answered.
+_LOOK_EVERY = 0.01
+
+
+def dump(processes: Mapping[int, BaseProcess], folder: str, ranks: int, backend: Backend) -> dict[int, str]:
+    """Ask ranks for their stacks.
+
+    Args:
+        processes: whom, by rank; they have been started.
+        folder: where the board of the context is; "" if it has none.
+        ranks: how many there are in all.
+        backend: by which they are signalled.
+
+    Returns:
+        What each has written, by rank; or, in brackets, why it has not.
+    """
+    lines = board.read(folder, ranks) if folder else ()
+    before = {rank: len(board.read_part(folder, rank)) for rank in processes if lines and lines[rank].ready}
+    _ask([processes[rank] for rank in before], backend)
+    waiting, deadline = set(before), time.monotonic() + _ANSWERS_WITHIN
+    while waiting and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY)
+        waiting = {rank for rank in waiting if _is_answering(processes[rank].pid or 0)}
+    told = {}
+    for rank in processes:
+        text = board.read_part(folder, rank)[before[rank] :] if rank in before else ""
+        told[rank] = text or f"(no stack: {_why(processes[rank], asked=rank in before)})\n"
+    return told
+
+
+def _ask(processes: list[BaseProcess], backend: Backend) -> None:
+    if not processes or board.ASK is None:
+        return
+    held = [one.sentinel for one in processes if isinstance(one, RankProcess) and one.holds_pidfd]
+    backend.fan_out(held, board.ASK)
+    for process in processes:
+        if process.sentinel not in held and process.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid or 0, board.ASK)
+
+
+def _is_answering(pid: int) -> bool:
+    """Whether a process has still to take the signal, or is in the handler, in which it is blocked.
+
+    Where the system doesn't tell (macOS), each is given all the time there is.
+    """
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            masks = [
+                int(line.split()[1], 16) for line in file if line.startswith(("SigPnd", "ShdPnd", "SigBlk"))
+            ]
+    except OSError:
+        return not os.path.isdir("/proc/self")
+    return any(mask >> (int(board.ASK or 1) - 1) & 1 for mask in masks)
+
+
+def _why(process: BaseProcess, *, asked: bool) -> str:
+    """Why there is none."""
+    if not process.is_alive():
+        return "it has ended meanwhile"
+    if asked:
+        return f"it has not answered within {_ANSWERS_WITHIN:g} s; is it stopped?"
+    return "it boots, or can't be asked"

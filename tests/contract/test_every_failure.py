@@ -1,0 +1,730 @@
+"""What spawnx tells beyond the reference: every failure, when it happens, with its stage and stack; and a time limit.
+
+The reference has none of it: these tests run on each way in which spawnx starts ranks.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import multiprocessing
+import os
+import pickle
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import spawnx
+from spawnx import backends, evidence, stacks, teardown
+from spawnx.failure import Failure
+from spawnx.remote import board
+from tests import ranks
+from tests.campaigns import failures
+from tests.ranks import Gate
+from tests.support import LONG_S, Impl, Program, linux_only, wait_ended
+
+pytestmark = linux_only
+
+FATAL = [signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way in which ranks come into being."""
+
+    backend: str
+    launcher: str
+    method: str
+
+    def start(
+        self, fn: Callable[..., object], args: tuple[Any, ...] = (), nprocs: int = 1, **options: Any
+    ) -> Any:
+        """Start ranks and return their context, by which they came as they should."""
+        context: Any = spawnx.start_processes(
+            fn, args, nprocs, join=False, start_method=self.method, **options
+        )
+        assert context.launcher == self.launcher
+        return context
+
+    def gate(self) -> Gate:
+        """A gate for ranks of this way."""
+        return Gate(multiprocessing.get_context(self.method))
+
+
+WAYS = [
+    *(Way(name, "fork", "fork") for name in backends.available()),
+    *(Way(name, "exec", "spawn") for name in backends.available()),
+    Way("python", "stdlib", "spawn"),
+    Way("python", "stdlib", "forkserver"),
+    *([Way("native", "clone", "spawn")] if "native" in backends.available() else []),
+]
+
+
+def _id(way: object) -> str:
+    return f"{way.backend}-{way.launcher}-{way.method}" if isinstance(way, Way) else ""
+
+
+FRESH = pytest.mark.parametrize("way", [way for way in WAYS if way.method != "fork"], indirect=True, ids=_id)
+# Their interpreters start with the call.
+OWN = pytest.mark.parametrize("way", [way for way in WAYS if way.method == "spawn"], indirect=True, ids=_id)
+# The forkserver's standard error is that of the test which has started it.
+NOT_FORKSERVER = pytest.mark.parametrize(
+    "way", [way for way in WAYS if way.method != "forkserver"], indirect=True, ids=_id
+)
+
+
+@pytest.fixture(params=WAYS, ids=_id)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
+    """Each way, in use."""
+    chosen: Way = request.param
+    monkeypatch.setenv("SPAWNX_BACKEND", chosen.backend)
+    if chosen.method != "fork":
+        monkeypatch.setenv("SPAWNX_LAUNCHER", chosen.launcher)
+    return chosen
+
+
+def failure_of(context: Any, **options: Any) -> Any:
+    """What `join` raises; without its traceback, whose frames hold the processes."""
+    try:
+        while not context.join(LONG_S, **options):
+            pass
+    except spawnx.ProcessException as error:
+        return error.with_traceback(None)
+    pytest.fail("no rank has failed")
+
+
+def notes_of(error: BaseException) -> str:
+    """What is told beside the message; nothing before CPython 3.11."""
+    return "\n".join(getattr(error, "__notes__", ()))
+
+
+has_notes = pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have notes since CPython 3.11")
+
+
+# Known when it happens
+
+
+@pytest.mark.parametrize("stay", [ranks.raise_but_stay, ranks.raise_but_stay_at_exit])
+def test_rank_that_hangs_after_it_raised_is_told_when_it_raises(way: Way, stay: Callable[..., None]) -> None:
+    """After the half second in which it may end by itself, not after the 60 s of its finalizer."""
+    context = way.start(ranks.one_does_others_wait, (0, stay, "no good"), 3)
+    error = failure_of(context)
+    took = time.monotonic() - context._scene._began - error.failures[0].seconds
+
+    assert str(error).endswith("\nValueError: no good\n")
+    assert 0 == error.error_index
+    assert teardown.SPARED <= took < 5  # 0.6 on a machine that has nothing else to do
+
+
+def test_rank_that_raised_ends_by_itself_if_it_is_quick(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is spared SIGTERM, so that its exit code is its own, and its finalizers run."""
+    monkeypatch.setattr(teardown, "SPARED", LONG_S)  # quick enough on any machine
+    gate = way.gate()
+    queue = multiprocessing.get_context(way.method).SimpleQueue()
+    context = way.start(ranks.raise_and_finish, (0, gate, queue), 2)
+    gate.wait_for(1)
+    gate.let()
+    error = failure_of(context)
+
+    assert [1, -signal.SIGTERM] == [process.exitcode for process in context.processes]
+    assert [1, -signal.SIGTERM] == [failure.exit_code for failure in error.failures]
+    assert "finished" == queue.get()
+    queue.close()
+
+
+def test_ranks_that_raise_at_once_are_all_told_with_their_tracebacks(way: Way) -> None:
+    """Who is about to report is let do it: nobody's traceback is lost to our SIGTERM."""
+    gate = way.gate()
+    context = way.start(ranks.raise_what_waits_when_told, (gate,), 4)
+    gate.wait_for(4)
+    gate.let(4)
+    error = failure_of(context)
+
+    assert ["tests.ranks.WaitsWhenToldError"] * 4 == [failure.type_name for failure in error.failures]
+    assert [False] * 4 == [failure.signalled for failure in error.failures]
+
+
+def test_ranks_that_can_not_be_ended_are_told_and_left(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those in state D: they are named, also the one that has raised, and later calls wait for them."""
+    monkeypatch.setattr(teardown, "LAST_WAIT", 0.1)
+    context = way.start(ranks.one_does_others_wait, (0, ranks.raise_but_stay, "no good"), 3)
+    unkillable = context.processes[::2]
+    with monkeypatch.context() as patch:
+        for process in unkillable:
+            patch.setattr(process, "terminate", lambda: None)
+            patch.setattr(process, "kill", lambda: None)
+        errors = [failure_of(context, grace_period=0), failure_of(context)]
+        began = time.monotonic()
+        before = [context.join(0.05) for _ in range(2)]
+        took = time.monotonic() - began
+        end_for_good(unkillable[1])
+        errors.append(failure_of(context))
+    end_for_good(unkillable[0])
+    while not context.join(LONG_S):
+        pass
+
+    assert str(errors[0]).endswith(
+        "\nValueError: no good\n\n(not ended 0.1 s after SIGKILL, and left to the system: process 0, 2)"
+    )
+    assert (None, None) == (errors[0].failures[0].exit_code, errors[0].failures[0].signal_name)
+    assert [0, 1, 2] == [error.error_index for error in errors]
+    assert [False, False] == before
+    assert took >= 0.1  # it has waited, not looked
+    assert {} == context.sentinels
+
+
+def end_for_good(process: Any) -> None:
+    """Kill a process whose methods don't."""
+    os.kill(process.pid, signal.SIGKILL)
+    wait_ended([process])
+
+
+# The cause before its consequences
+
+
+def test_consequence_waits_for_its_cause(way: Way) -> None:
+    """A reset connection is known first; the rank that has caused it raises when that one is dead."""
+    queue = multiprocessing.get_context(way.method).SimpleQueue()
+    hows = (ranks.raise_connection_reset,), (ranks.raise_value_error, "cause")
+    error = failure_of(way.start(ranks.end_one_after_the_other, (0, queue, *hows), 2))
+
+    assert [(1, "ValueError"), (0, "ConnectionResetError")] == [
+        (failure.rank, failure.type_name) for failure in error.failures
+    ]
+    queue.close()
+
+
+def test_consequence_without_a_cause_is_raised_after_a_second(way: Way) -> None:
+    """The others live, and are ended for it."""
+    began = time.monotonic()
+    error = failure_of(way.start(ranks.one_does_others_wait, (1, ranks.raise_connection_reset), 3))
+
+    assert 1 == error.error_index
+    assert 1 <= time.monotonic() - began - error.failures[0].seconds + 0.1 < 5
+
+
+# All failures
+
+
+def test_every_failure_has_all_that_is_known(way: Way) -> None:
+    """Ranks that raise, exit and are killed, in that order."""
+    gates = [way.gate() for _ in range(4)]
+    hows = [
+        (ranks.raise_value_error, "no good"),
+        (ranks.exit_at_once, 7),
+        (ranks.die_by, 9),
+        (ranks.pass_by,),
+    ]
+    context = way.start(ranks.wait_at_own_then_do_own, (gates, hows), 4)
+    for rank, gate in enumerate(gates):
+        gate.wait_for()
+        gate.let()
+        wait_ended(context.processes[rank : rank + 1])
+    error = failure_of(context)
+    by_rank = {failure.rank: failure for failure in error.failures}
+
+    assert {0, 1, 2} == set(by_rank)
+    assert context.pids()[:3] == [by_rank[rank].pid for rank in range(3)]
+    assert ["run"] * 3 == [by_rank[rank].stage for rank in range(3)]
+    assert [1, 7, -9] == [by_rank[rank].exit_code for rank in range(3)]
+    assert [None, None, "SIGKILL"] == [by_rank[rank].signal_name for rank in range(3)]
+    assert ["ValueError", None, None] == [by_rank[rank].type_name for rank in range(3)]
+    assert by_rank[0].traceback.endswith("\nValueError: no good\n")
+    assert ["", ""] == [by_rank[rank].traceback for rank in (1, 2)]
+    assert [False] * 3 == [failure.signalled for failure in error.failures]
+    assert all(0 < failure.seconds < LONG_S for failure in error.failures)
+    assert by_rank[0].peak_kib > 1000
+    if way.backend == "native":
+        assert by_rank[2].peak_kib > 1000
+
+
+def test_failures_come_back_whole_from_a_pickle(way: Way) -> None:
+    """With the notes."""
+    error = failure_of(way.start(ranks.do, (ranks.raise_value_error, "no good"), 2))
+    back = pickle.loads(pickle.dumps(error))
+
+    assert error.failures == back.failures
+    assert notes_of(error) == notes_of(back)
+    assert str(error) == str(back)
+
+
+def test_each_exception_of_a_context_has_all_failures(way: Way) -> None:
+    """Whichever is kept; the first is the cause, and only that has notes."""
+    context = way.start(ranks.do, (ranks.exit_with, 3), 3)
+    errors = []
+    while True:
+        try:
+            if context.join():
+                break
+        except spawnx.ProcessException as error:
+            errors.append(error.with_traceback(None))
+
+    assert [failure.rank for failure in errors[0].failures] == [error.error_index for error in errors]
+    assert [errors[0].failures] * 3 == [error.failures for error in errors]
+    assert ["", ""] == [notes_of(error) for error in errors[1:]]
+
+
+@has_notes
+def test_other_failures_are_a_table_beside_the_message(way: Way) -> None:
+    """Each in a line, those that we have ended in one."""
+    gate = way.gate()
+    context = way.start(ranks.two_fail_others_stay, (gate, "no good"), 4)
+    gate.wait_for(2)
+    gate.let(2)
+    error = failure_of(context, grace_period=1)
+    other = error.failures[1]
+
+    assert str(error).endswith("\nValueError: no good\n")
+    assert f"process {other.rank} (pid {other.pid}), after " in notes_of(error)
+    assert "exit code 1, at run: ValueError: no good" in notes_of(error)
+    assert notes_of(error).endswith("and ended: 2 by signal SIGTERM")
+
+
+def test_exception_of_the_callers_own_making_has_no_failures() -> None:
+    """It is the reference's."""
+    assert () == spawnx.ProcessExitedException("text", 1, 22, 3).failures
+
+
+def test_failure_tells_itself_in_one_line() -> None:
+    """For a log; two that say the same are equal."""
+    one, other = (
+        Failure(1, 22, "run", -9, "SIGKILL", 1.5, None, "", 1000, signalled=False) for _ in range(2)
+    )
+
+    assert "Failure(rank=1, pid=22, stage='run', ended='signal SIGKILL'" in repr(one)
+    assert {one} == {other}
+
+
+# Stages
+
+
+def test_stage_is_that_in_which_the_rank_was(way: Way) -> None:
+    """While it unpickles, runs, and after it has returned."""
+    told = []
+    for fn, args in [
+        (ranks.do, (ranks.die_by, 9)),
+        (ranks.register_at_exit, (ranks.die_by, 9)),
+        *([(ranks.accept, (ranks.BreaksOnArrival(),))] if way.method != "fork" else []),
+    ]:
+        told.append(failure_of(way.start(fn, args)).failures[0].stage)
+
+    assert ["run", "exit", "unpickle"][: len(told)] == told
+
+
+@FRESH
+def test_rank_that_dies_while_it_imports_main_says_so(way: Way, tmp_path: Path) -> None:
+    """Killed, so that it can't report: the board has it."""
+    done = Program(Impl(way.backend), tmp_path).run(
+        f"""
+        import os
+        from tests import ranks
+
+        if __name__ == "__main__":
+            try:
+                mp.start_processes(ranks.nothing, nprocs=2, start_method={way.method!r})
+            except mp.ProcessExitedException as error:
+                print(error.failures[0].stage, error.failures[0].signal_name)
+        else:
+            os.kill(os.getpid(), 9)
+        """
+    )
+
+    assert "import SIGKILL\n" == done.stdout, done.stderr
+
+
+@FRESH
+def test_main_that_raises_is_told_with_stage_and_traceback(way: Way, tmp_path: Path) -> None:
+    """In each fresh interpreter."""
+    done = Program(Impl(way.backend), tmp_path).run(
+        f"""
+        from tests import ranks
+
+        if __name__ == "__main__":
+            try:
+                mp.start_processes(ranks.nothing, nprocs=2, start_method={way.method!r})
+            except mp.ProcessRaisedException as error:
+                print(error.failures[0].stage, error.failures[0].type_name)
+                print(error.failures[0].traceback.splitlines()[-1])
+        else:
+            raise LookupError("in main")
+        """
+    )
+
+    assert "import LookupError\nLookupError: in main\n" == done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("backend", backends.available())
+def test_interpreter_that_does_not_start_is_tried_again_and_quoted(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its standard error was ours, and is left to be that."""
+    monkeypatch.setenv("SPAWNX_BACKEND", backend)
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho no codec for this >&2\nexit 7\n", encoding="utf-8")
+    broken.chmod(0o755)
+    before = multiprocessing.spawn.get_executable()  # type: ignore[attr-defined]
+    multiprocessing.set_executable(str(broken))
+    try:
+        context = spawnx.spawn(ranks.nothing, (), 2, join=False)
+        error = failure_of(context)
+    finally:
+        multiprocessing.set_executable(before)
+
+    assert "process 0 terminated with exit code 7" == str(error)
+    assert "boot" == error.failures[0].stage
+    assert error.failures[0].remark.endswith(f"{broken} ends with exit code 7 and says:\nno codec for this")
+    assert "no codec for this" in capfd.readouterr().err
+
+
+# Fatal signals
+
+
+def test_rank_that_crashed_is_told_with_its_stack(way: Way, without_faulthandler: None) -> None:
+    """As faulthandler writes it; the message stays the reference's."""
+    error = failure_of(way.start(ranks.one_does_others_wait, (1, ranks.crash), 2))
+    stack = error.failures[0].traceback
+
+    assert "process 1 terminated with signal SIGSEGV" == str(error)
+    assert stack.startswith("Fatal Python error: Segmentation fault\n")
+    assert f'File "{ranks.__file__}", line ' in stack
+    assert " in crash\n" in stack
+    assert sys.version_info < (3, 11) or stack.strip() in notes_of(error)
+
+
+@pytest.mark.parametrize("signum", FATAL, ids=lambda signum: signum.name)
+def test_each_fatal_signal_comes_with_a_stack(signum: signal.Signals, without_faulthandler: None) -> None:
+    """Of the five."""
+    context = spawnx.start_processes(
+        ranks.do, (ranks.send_self, int(signum)), join=False, start_method="fork"
+    )
+    error = failure_of(context)
+
+    assert f"process 0 terminated with signal {signum.name}" == str(error)
+    assert " in send_self\n" in error.failures[0].traceback
+
+
+@pytest.fixture
+def without_faulthandler() -> Any:
+    """Let forked ranks find faulthandler as in a program: pytest enables it."""
+    import faulthandler
+
+    faulthandler.disable()
+    yield
+    faulthandler.enable(sys.__stderr__)
+
+
+def test_faulthandler_of_the_users_is_left_as_it_is(way: Way, tmp_path: Path) -> None:
+    """Who enables it in a rank finds the stack where he wants it."""
+    path = tmp_path / "stack"
+    error = failure_of(way.start(ranks.enable_faulthandler_and_do, (str(path), ranks.send_self, 11)))
+
+    assert "" == error.failures[0].traceback
+    assert path.read_text(encoding="utf-8").startswith("Fatal Python error: Segmentation fault")
+
+
+@OWN
+def test_faulthandler_of_the_interpreters_is_left_as_it_is(
+    way: Way, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """PYTHONFAULTHANDLER says stderr."""
+    monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
+    error = failure_of(way.start(ranks.do, (ranks.send_self, 11)))
+
+    assert "" == error.failures[0].traceback
+    assert "Fatal Python error: Segmentation fault" in capfd.readouterr().err
+
+
+@NOT_FORKSERVER
+def test_crash_of_a_process_that_the_rank_forked_is_not_the_ranks(
+    way: Way, capfd: pytest.CaptureFixture[str], without_faulthandler: None
+) -> None:
+    """Its stack goes to stderr, as that of any program does; the rank then dies of something else."""
+    error = failure_of(way.start(ranks.crash_in_grandchild_and_do, (ranks.send_self, 6)))
+
+    assert "Aborted" in error.failures[0].traceback
+    assert "Segmentation" not in error.failures[0].traceback
+    assert "Fatal Python error: Segmentation fault" in capfd.readouterr().err
+
+
+def test_user_who_closes_all_files_keeps_what_he_opens_then(way: Way, tmp_path: Path) -> None:
+    """A rank writes to its board only as long as that is what is behind the fd."""
+    path = tmp_path / "mine"
+    path.write_bytes(b"x" * 4096)
+    error = failure_of(way.start(ranks.close_all_and_open, (str(path),)))
+
+    assert 3 == error.failures[0].exit_code
+    assert b"x" * 4096 == path.read_bytes()
+
+
+# Reports that can't be written
+
+
+def test_rank_on_a_full_disk_is_told_by_its_headline(way: Way) -> None:
+    """What it raised, why that is not all, and where the rest is."""
+    how = ranks.raise_more_than_files_may_have, "no good, "
+    error = failure_of(way.start(ranks.one_does_others_wait, (1, *how), 2))
+
+    assert spawnx.ProcessRaisedException is type(error)
+    assert 1 == error.error_index
+    assert "ValueError" == error.failures[0].type_name
+    assert "\nValueError: no good, no good, " in str(error)
+    assert (
+        f"on the standard error of the rank, as its report could not be written: {os.strerror(errno.EFBIG)}"
+        in str(error)
+    )
+
+
+def test_rank_that_is_killed_while_it_reports_is_told_as_that(way: Way) -> None:
+    """It had raised; what, nobody knows."""
+    error = failure_of(way.start(ranks.do, (ranks.raise_what_kills_when_told,)))
+
+    assert "process 0 terminated with signal SIGKILL" == str(error)
+    assert "ended before its report was whole" in error.failures[0].remark
+    assert sys.version_info < (3, 11) or "ended before its report was whole" in notes_of(error)
+
+
+# Who has killed
+
+
+@pytest.mark.parametrize(("kills", "said"), [(1, True), (0, False), (None, False)])
+def test_rank_that_was_killed_for_want_of_memory_is_told_with_evidence_only(
+    kills: int | None, said: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The count of the cgroup has risen since the start: it may have been this rank."""
+    counter = tmp_path / "memory.events"
+    counter.write_text("low 0\noom 2\noom_kill 2\noom_group_kill 0\n", encoding="ascii")
+    monkeypatch.setattr(evidence, "_counters", lambda: [str(tmp_path / "none"), str(counter)])
+    gate = Gate(multiprocessing.get_context("fork"))
+    context: Any = spawnx.start_processes(ranks.wait_at, (gate,), join=False, start_method="fork")
+    gate.wait_for()
+    if kills is None:
+        counter.unlink()
+    else:
+        counter.write_text(f"oom 2\noom_kill {2 + kills}\n", encoding="ascii")
+    context.processes[0].kill()
+    error = failure_of(context)
+
+    assert said is ("for want of memory" in error.failures[0].remark)
+
+
+def test_count_of_this_systems_cgroup_can_be_read() -> None:
+    """Where the kernel tells it: a number that is not less the second time."""
+    first, second = evidence.oom_kills(), evidence.oom_kills()
+
+    assert (first is None) == (second is None)
+    assert (first or 0) <= (second or 0)
+
+
+# Waits
+
+
+def test_grace_of_the_environment_is_given_before_sigterm(
+    way: Way, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ranks that end by themselves in it are not signalled."""
+    monkeypatch.setenv("SPAWNX_GRACE", str(LONG_S))
+    gate, queue = way.gate(), multiprocessing.get_context(way.method).SimpleQueue()
+    context = way.start(ranks.first_raises_then_others_end, (gate, queue), 2)
+    gate.wait_for()
+    gate.let()
+    with caplog.at_level(logging.WARNING):
+        failure_of(context)
+
+    assert [1, 0] == [process.exitcode for process in context.processes]
+    assert [] == caplog.records
+    queue.close()
+
+
+def test_wait_before_sigkill_is_that_of_the_environment(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not 30 s."""
+    monkeypatch.setenv("SPAWNX_KILL_AFTER", "0.2")
+    gate = way.gate()
+    context = way.start(ranks.one_does_others_ignore_sigterm, (0, gate, ranks.exit_with, 3), 2)
+    gate.wait_for()
+    gate.let()
+    began = time.monotonic()
+    error = failure_of(context)
+
+    assert [3, -signal.SIGKILL] == [failure.exit_code for failure in error.failures]
+    assert 0.15 < time.monotonic() - began < 10
+
+
+def test_grace_period_of_join_comes_before_the_environment(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both of its waits."""
+    monkeypatch.setenv("SPAWNX_GRACE", str(LONG_S))
+    monkeypatch.setenv("SPAWNX_KILL_AFTER", str(LONG_S))
+    gate = way.gate()
+    context = way.start(ranks.one_does_others_ignore_sigterm, (0, gate, ranks.exit_with, 3), 2)
+    gate.wait_for()
+    gate.let()
+    began = time.monotonic()
+    failure_of(context, grace_period=0)
+
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("name", ["SPAWNX_GRACE", "SPAWNX_KILL_AFTER", "SPAWNX_TIMEOUT"])
+def test_wait_that_has_no_meaning_is_refused_before_any_rank(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when it is needed: then it would stand in the way of a failure."""
+    monkeypatch.setenv(name, "soon")
+    with pytest.raises(ValueError, match=f"{name}='soon' is no time"):
+        spawnx.spawn(ranks.nothing, (), 1)
+
+    assert [] == multiprocessing.active_children()
+
+
+# The time of the whole run
+
+
+def test_ranks_that_take_too_long_are_named_with_their_stacks(way: Way) -> None:
+    """Also one that is busy in C; those that have ended are not named."""
+    gate = way.gate()
+    context = way.start(ranks.one_ends_one_computes_others_stay, (gate,), 4, timeout=LONG_S)
+    gate.wait_for(3)
+    wait_ended(context.processes[:1])
+    where = {1: " in compute_for_ever\n", 2: " in stay\n", 3: " in stay\n"}
+    while not all(where[rank] in text for rank, text in context.dump_tracebacks().items() if rank in where):
+        pass
+    context._ends = time.monotonic()
+    with pytest.raises(TimeoutError) as caught:
+        context.join_all()
+    error: Any = caught.value.with_traceback(None)
+
+    assert spawnx.ProcessTimeoutError is type(error)
+    assert str(error).startswith("3 of 4 processes have not ended within 60 s\n\n-- Process")
+    assert {1, 2, 3} == set(error.tracebacks)
+    assert " in compute_for_ever\n" in error.tracebacks[1]
+    assert " in stay\n" in error.tracebacks[2]
+    assert " in compute_for_ever\n" in str(error)
+    assert 1 == str(error).count(" in stay\n")  # told once for both
+    assert [False] * 4 == [process.is_alive() for process in context.processes]
+    assert context.join() is True
+    assert {} == context.sentinels
+
+
+def test_time_counts_from_the_call(way: Way) -> None:
+    """Whatever has been waited for since."""
+    began = time.monotonic()
+    context = way.start(ranks.stay_as_rank, (), 1, timeout=0.5)
+    context.join(0)
+    with pytest.raises(TimeoutError):
+        context.join(LONG_S)
+
+    assert 0.5 <= time.monotonic() - began < LONG_S
+
+
+def test_time_of_the_environment_is_that_of_callers_who_say_none(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And of no others."""
+    monkeypatch.setenv("SPAWNX_TIMEOUT", "0.01")
+    with pytest.raises(TimeoutError, match=r"^1 of 1 processes have not ended within 0\.01 s"):
+        spawnx.start_processes(ranks.stay_as_rank, start_method=way.method)
+    spawnx.start_processes(ranks.nothing, start_method=way.method, timeout=LONG_S)
+
+
+def test_time_limit_survives_a_pickle() -> None:
+    """With what it has found."""
+    error = spawnx.ProcessTimeoutError("text", 2.5, {1: "stack"})
+    back = pickle.loads(pickle.dumps(error))
+
+    assert ("text", 2.5, {1: "stack"}) == (str(back), back.timeout, back.tracebacks)
+
+
+def test_failure_comes_before_the_end_of_the_time(way: Way) -> None:
+    """A rank that has failed is why the others have not ended."""
+    context = way.start(ranks.one_does_others_wait, (0, ranks.exit_with, 3), 2, timeout=LONG_S)
+    wait_ended(context.processes[:1])
+    context._ends = time.monotonic()
+
+    assert "process 0 terminated with exit code 3" == str(failure_of(context))
+
+
+@pytest.mark.parametrize("timeout", [-1, "soon", float("nan"), [1]])
+def test_time_that_has_no_meaning_is_refused(timeout: Any) -> None:
+    """Before any rank."""
+    with pytest.raises(TypeError, match="timeout must be seconds"):
+        spawnx.spawn(ranks.nothing, (), 1, timeout=timeout)
+
+    assert [] == multiprocessing.active_children()
+
+
+def test_stacks_of_ranks_that_go_on_can_be_asked_for_again(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer is the latest, and nobody is harmed; a stopped rank has none, and says why."""
+    gate = way.gate()
+    context = way.start(ranks.wait_at, (gate,), 2)
+    gate.wait_for(2)
+    first, second = context.dump_tracebacks(), context.dump_tracebacks()
+    os.kill(context.pids()[0], signal.SIGSTOP)
+    monkeypatch.setattr(stacks, "_ANSWERS_WITHIN", 0.3)
+    stopped = context.dump_tracebacks()
+    os.kill(context.pids()[0], signal.SIGCONT)
+    gate.let(2)
+    while not context.join(LONG_S):
+        pass
+
+    assert [{0, 1}] * 3 == [set(one) for one in (first, second, stopped)]
+    assert all(one[rank].count(" in pass_through\n") == 1 for one in (first, second) for rank in (0, 1))
+    assert "(no stack: it has not answered within 0.3 s; is it stopped?)\n" == stopped[0]
+    assert {} == context.dump_tracebacks()
+
+
+def test_stacks_of_processes_by_hand_are_not_known() -> None:
+    """They have no board, and are not signalled."""
+    gate = Gate(multiprocessing.get_context("fork"))
+    process = multiprocessing.get_context("fork").Process(target=gate.pass_through)
+    process.start()
+    context = spawnx.ProcessContext([process], ["/nowhere"])
+    gate.wait_for()
+    told = context.dump_tracebacks()
+    gate.let()
+    while not context.join():
+        pass
+    process.close()
+
+    assert {0: "(no stack: it boots, or can't be asked)\n"} == told
+
+
+def test_signal_that_asks_for_stacks_is_ignored_by_who_has_not_registered_for_it() -> None:
+    """So that a rank which runs another program by now comes to no harm."""
+    assert signal.SIG_DFL == signal.getsignal(board.ASK)
+    os.kill(os.getpid(), board.ASK)
+
+
+def test_signal_that_the_user_handles_is_left_to_him(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked rank inherits his handler, and has no stacks to tell."""
+    before = signal.signal(board.ASK, lambda *_: None)
+    gate = Gate(multiprocessing.get_context("fork"))
+    try:
+        context: Any = spawnx.start_processes(ranks.wait_at, (gate,), join=False, start_method="fork")
+        gate.wait_for()
+        told = context.dump_tracebacks()
+    finally:
+        signal.signal(board.ASK, before)
+    gate.let()
+    while not context.join():
+        pass
+
+    assert {0: "(no stack: it boots, or can't be asked)\n"} == told
+
+
+# All of it
+
+
+def test_campaign_of_random_failures_tells_every_cause_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The short form of `python -m tests.campaigns.failures`."""
+    seed = secrets.randbelow(2**32)
+    good = failures.campaign(30, seed, 3)
+
+    assert good, f"seed {seed}:\n{capsys.readouterr().out}"
