@@ -102,5 +102,7 @@ def _is_privileged(path: str) -> bool:
     with contextlib.suppress(OSError):
         if os.stat(path).st_mode & (stat.S_ISUID | stat.S_ISGID):
             return True
+        if not hasattr(os, "getxattr"):  # CPython on musl: who arms itself without need loses little
+            return True
         return bool(os.getxattr(path, "security.capability"))
     return False

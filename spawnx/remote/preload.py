@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import os
 import sys
-import sysconfig
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +97,8 @@ def is_of_stdlib(name: str) -> bool:
 
 def is_of_library(origin: str) -> bool:
     """Whether a file is one of the standard library's modules."""
-    library = sysconfig.get_path("stdlib")
+    # Not by sysconfig, which knows it from a file that may not be there, and takes its time.
+    library = os.path.dirname(os.__file__)
     return origin.startswith(os.path.join(library, "")) and "site-packages" not in origin
 
 

@@ -242,3 +242,28 @@ def test_rank_of_a_privileged_interpreter_arms_itself(
         found.append(exec_._armed_at_exec(backend))
 
     assert [backend.arms_at_launch, False] == found
+
+
+def test_rank_of_a_system_that_tells_no_capabilities_arms_itself(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CPython has no `getxattr` on musl."""
+    monkeypatch.delattr(os, "getxattr")
+
+    assert not exec_._armed_at_exec(backend)
+
+
+def test_system_that_tells_no_scheduling_has_a_launching_thread(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """musl answers ENOSYS, whatever the kernel knows."""
+
+    def refuse(_pid: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "sched_getscheduler", refuse)
+    context = spawnx.spawn(ranks.nothing, (), 2, join=False)
+    assert context is not None
+    finish(context)
+
+    assert [0, 0] == [process.exitcode for process in context.processes]
