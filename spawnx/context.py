@@ -35,7 +35,8 @@ class ProcessContext:
         processes: as given. Usable after the context has ended, too.
         error_files: as given; of contexts that `start_processes` made, valid until `join` raises or returns True.
         sentinels: `Process.sentinel` -> rank, for the ranks whose end `join` has not told yet.
-        launcher: how the ranks were started: "clone", "exec", "fork", "forkserver" or "stdlib"; None for a context made by hand.
+        launcher: how the ranks were started: "clone", "exec", "fork", "forkserver" or "stdlib"; None for a context made
+            by hand.
     """
 
     launcher: str | None = None
