@@ -23,9 +23,10 @@ class GivenUp(Exception):  # noqa: N818 - no error, but a reason to clone withou
 
 
 def _renew_numpy() -> None:
-    import numpy as np
-
-    np.random.seed()  # noqa: NPY002 - the global generator is what there is to renew
+    # Imported late by numpy itself: not here, for a rank that doesn't draw; who imports it later has a new generator.
+    random: Any = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()
 
 
 def _renew_torch() -> None:
@@ -70,7 +71,7 @@ def chosen(modules: Iterable[object]) -> tuple[str, ...]:
     Args:
         modules: those of the caller: what they refer to by their global names is what is looked at.
     """
-    names = {name for name in VETTED if name in sys.modules}
+    names = {name for name in (*VETTED, "numpy.random") if name in sys.modules}
     names |= {
         name for name in list(sys.modules) if name.startswith("multiprocessing.") and _is_standard(name)
     }

@@ -229,7 +229,7 @@ def test_random_draws_differ_in_all_ranks() -> None:
 @pytest.mark.torch
 def test_whatever_64_clones_draw_is_drawn_once() -> None:
     """All that draws was imported before the clones were made; torch's and numpy's global generators are renewed."""
-    names = ["numpy", "random", "secrets", "ssl", "tempfile", "torch", "uuid"]
+    names = ["numpy", "numpy.random", "random", "secrets", "ssl", "tempfile", "torch", "uuid"]
     drawn = told(abilities.put_all_draws, 64, preload=names)
     kinds = {kind: len({one[kind] for _, one in drawn}) for kind in drawn[0][1]}
 
