@@ -1,0 +1,91 @@
+"""Where does the time of a call of spawn go, from the call until all ranks are joined?
+
+In milliseconds, one after the other: `prepare` (pickling, the guardian, until the template is launched), `template`
+(its interpreter starts, reads what it is to do, and imports), `clones` (until the last one is made, and the template
+has ended), `hold` (each rank's pidfd is opened and handed to the guardian, until they are let on), `boot` (until the
+last rank has come to its function: its main module, its arguments), `end` (until the last one is joined).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import spawnx
+from benchmarks import harness, light
+from spawnx import backends
+from spawnx.guard import Guard
+from spawnx.helper import Helper
+from spawnx.launchers.template import Template
+
+SIZES = {"light": [8, 1000], "torch": [8]}
+SIZES_QUICK = {"light": [8], "torch": [8]}
+
+
+def cases(quick: bool) -> Iterator[str]:  # noqa: FBT001
+    """The ids."""
+    if "native" not in backends.available():
+        sys.exit("this one needs the C core, which clones")
+    for kind, sizes in (SIZES_QUICK if quick else SIZES).items():
+        if kind == "light" or harness.has_torch():
+            for size in sizes:
+                yield f"stages/native/{kind}/n={size}"
+
+
+def measure(case: str) -> harness.Metrics:
+    """Take one sample."""
+    _, name, kind, size = case.split("/")
+    os.environ["SPAWNX_BACKEND"] = name
+    if kind == "torch":
+        importlib.import_module("torch")
+    spawnx.preload(["benchmarks.stamp"])  # after what "auto" is else
+    stamps: dict[str, float] = {}
+    _stamp_after(Helper, "launch", "prepare", stamps)
+    _stamp_after(Template, "_take", "adopted", stamps, before="clones")
+    _stamp_after(Guard, "let_in", "hold", stamps)
+    reader, writer = spawnx.get_context("spawn").Pipe(duplex=False)
+    ranks = int(size.removeprefix("n="))
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SPAWNX_BENCH_STAMP"] = str(Path(folder, "stamp"))
+        began = time.monotonic()
+        context = spawnx.spawn(light.stamp, (writer, kind == "torch"), ranks, join=False)
+        assert context is not None
+        assert context.launcher == "clone"
+        booted = max(_read(reader) for _ in range(ranks))
+        context.join_all()
+        ended = time.monotonic()
+        imported = float(Path(folder, "stamp").read_text(encoding="ascii"))
+    marks = [began, stamps["prepare"], imported, stamps["clones"], stamps["hold"], booted, ended]
+    stages = ("prepare", "template", "clones", "hold", "boot", "end")
+    return {
+        "all ms": 1000 * (ended - began),
+        **{stage: 1000 * (marks[i + 1] - marks[i]) for i, stage in enumerate(stages)},
+    }
+
+
+def _stamp_after(owner: Any, name: str, stage: str, stamps: dict[str, float], before: str = "") -> None:
+    """Note when a method has returned, and when it was called."""
+    function = getattr(owner, name)
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        if before:
+            stamps[before] = time.monotonic()
+        result = function(*args, **options)
+        stamps[stage] = time.monotonic()
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def _read(reader: Any) -> float:
+    return float(os.read(reader.fileno(), light.STAMP_BYTES))
+
+
+if __name__ == "__main__":
+    harness.main("benchmarks.bench_stages", cases, repetitions=5)
