@@ -188,6 +188,23 @@ def test_torch_rank_ends_at_once_unless_it_has_peers(work: str, ends: str, progr
     assert ends == told(program, f"import torch\n\ndef work(out):\n    {work}")[0]
 
 
+@pytest.mark.torch
+def test_finalizers_that_torch_has_from_its_import_are_spared_and_no_others(program: Program) -> None:
+    """They take its operators apart in each rank, for nobody."""
+    module = """
+        import torch, weakref
+
+        def work(out):
+            mine = weakref.finalize(work, print)
+            found = [one.peek()[1].__module__ for one in weakref.finalize._registry if one.atexit]
+            with open(out, "a") as file:
+                print(sum(name.startswith("torch") for name in found), mine.atexit, file=file)
+            mine.detach()
+    """
+
+    assert "0 True\n" * 2 == told(program, module)[1]
+
+
 def test_exit_code_that_no_short_end_can_give_is_the_interpreters(program: Program) -> None:
     """sys.exit(2**70), as multiprocessing has it."""
     source = """
