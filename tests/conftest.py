@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import functools
 import gc
 import importlib
@@ -114,6 +115,14 @@ def impl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Imp
 def program(impl: Impl, tmp_path: Path) -> Program:
     """Run small programs on the implementation under test."""
     return Program(impl, tmp_path)
+
+
+@pytest.fixture
+def without_faulthandler() -> Iterator[None]:
+    """Let forked ranks find faulthandler as in a program: pytest has it enabled in this process."""
+    faulthandler.disable()
+    yield
+    faulthandler.enable(sys.__stderr__)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def _torch_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids=lambda value: {True: "after its connections", False: ""}.get(value, value),
 )
 def test_rank_that_fails_while_its_peers_reduce_is_named(
-    ours: Impl, how: str, closes_first: bool, tmp_path: Path
+    ours: Impl, how: str, closes_first: bool, tmp_path: Path, without_faulthandler: None
 ) -> None:
     """Not one of the peers, which raise "Connection closed by peer" a moment later, or earlier.
 

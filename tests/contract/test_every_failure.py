@@ -410,16 +410,6 @@ def test_each_fatal_signal_comes_with_a_stack(signum: signal.Signals, without_fa
     assert " in send_self\n" in error.failures[0].traceback
 
 
-@pytest.fixture
-def without_faulthandler() -> Any:
-    """Let forked ranks find faulthandler as in a program: pytest enables it."""
-    import faulthandler
-
-    faulthandler.disable()
-    yield
-    faulthandler.enable(sys.__stderr__)
-
-
 def test_faulthandler_of_the_users_is_left_as_it_is(way: Way, tmp_path: Path) -> None:
     """Who enables it in a rank finds the stack where he wants it."""
     path = tmp_path / "stack"
