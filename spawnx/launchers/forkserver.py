@@ -207,11 +207,13 @@ class KeptTemplate:
 
     def close(self) -> int:
         """Let it end, and reap it; its exit code."""
+        self._board.close()  # it has an fd of its own
         code: int = self._end()
         return code
 
     def forget(self) -> None:
         """In a forked child: close what is open here, too."""
+        self._board.close()
         self._channel.close()
         self._helper.close()
 

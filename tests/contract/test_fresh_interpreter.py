@@ -93,7 +93,8 @@ DESCRIBE = """
         expected = queue.get()
         plain.join()
         found = told(interpreter.put_description, {ranks})
-        print(json.dumps([expected, found, interpreter.flags()], default=repr))
+        alike = interpreter.without_faulthandler
+        print(json.dumps([alike(expected), [alike(one) for one in found], interpreter.flags()], default=repr))
 """
 
 
@@ -267,7 +268,8 @@ def test_rank_has_no_file_but_what_it_was_given(program: Program) -> None:
     others = [[name for name in names if name not in handed] for names in found]
 
     assert [sorted(handed)] * len(found) == [sorted({*handed} & {*names}) for names in found]
-    # Standard input, and what `parent_process()` waits for; the reference has pipes for that.
+    others = [[name for name in names if os.path.basename(name) != "board"] for names in others]
+    # Standard input, and what `parent_process()` waits for; the reference has pipes for that. Ours have the board, too.
     if program.impl.is_torch:
         assert [os.devnull, "pipe", "pipe"] == [name.partition(":")[0] for name in others[0]]
     else:
