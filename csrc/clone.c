@@ -6,7 +6,9 @@
 #include "internal.h"
 
 #include <sched.h>
+#include <stdio.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 
 #ifndef SYS_clone3
 #define SYS_clone3 435
@@ -37,12 +39,19 @@ static int find_thread(struct thread_of_libc *ret_thread)
     return 0;
 }
 
-/* Whether there is one thread: unshare(2) says that it has nothing to do, or EINVAL. */
+/* Whether there is one thread: unshare(2) says that it has nothing to do, or EINVAL. Containers forbid it to those who
+ * have no rights, whatever they ask: then the folder of the threads has a link for each. */
 static int check_one_thread(void)
 {
-    if (syscall(SYS_unshare, CLONE_THREAD) < 0)
-        return errno == EINVAL ? -EBUSY : -errno;
-    return 0;
+    struct stat threads;
+
+    if (syscall(SYS_unshare, CLONE_THREAD) == 0)
+        return 0;
+    if (errno == EINVAL)
+        return -EBUSY;
+    if (stat("/proc/self/task", &threads) < 0)
+        return -ENOTSUP;
+    return threads.st_nlink == 3 ? 0 : -EBUSY; /* with . and .. */
 }
 
 /* The first acts of a clone. From the first one on, the end of the supervisor is its own; before, it is found out. */
@@ -101,6 +110,8 @@ int spx_clone_siblings(const struct spx_clone *what)
     if (result < 0)
         return result;
 
+    /* Or each clone would write what is buffered. */
+    (void)fflush(NULL);
     /* cffi has let go of the interpreter, which must be ours for its own fork functions. */
     PyGILState_STATE gil = PyGILState_Ensure();
     PyOS_BeforeFork();

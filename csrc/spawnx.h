@@ -10,7 +10,7 @@
 
 enum {
     /* What the library and this header must agree on. Raised with every change of this file. */
-    SPX_ABI = 8,
+    SPX_ABI = 9,
     /* spx_arm: the parent was dead already. */
     SPX_ORPHAN = 1,
     /* spx_peek and struct spx_seen: somebody else has reaped the child, and the kernel doesn't tell its exit code. */
@@ -140,6 +140,9 @@ int spx_clone_siblings(const struct spx_clone *what);
  *
  * The number of large pages made. */
 int spx_collapse(long start, long end);
+
+/* How many libraries have been loaded in this process until now, whether they are still there or not. */
+int spx_loaded(void);
 
 /* End the calling process with an exit code, as _exit(2) does, after what stdio has buffered was written. */
 void spx_leave(int code);

@@ -1,14 +1,35 @@
-"""Where to put thousands of pidfds: above the soft limit on fds, so that user code still finds low numbers."""
+"""Where to put fds: thousands of pidfds above the soft limit, and none where the standard streams belong."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import fcntl
 import os
-import resource
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # What tells that the table of fds is full: of this process, or of the system.
 FULL = {errno.EMFILE, errno.ENFILE}
+
+
+@contextlib.contextmanager
+def streams_taken() -> Iterator[None]:
+    """Let nothing that is opened meanwhile be taken for a standard stream, where one of these is closed.
+
+    What stands in isn't inheritable: in children the stream is closed, as here.
+    """
+    taken: list[int] = []
+    with contextlib.suppress(OSError):  # there is room for none
+        while not taken or taken[-1] <= 2:  # noqa: PLR2004 - the standard error's
+            taken.append(os.open(os.devnull, os.O_RDWR))
+        os.close(taken.pop())
+    try:
+        yield
+    finally:
+        for fd in taken:
+            os.close(fd)
 
 
 class FdRoom:
@@ -20,6 +41,8 @@ class FdRoom:
     """
 
     def __init__(self) -> None:
+        import resource  # not at the top: Windows has none
+
         self._soft, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if self._soft == resource.RLIM_INFINITY:
             self._soft = self._hard
@@ -28,6 +51,9 @@ class FdRoom:
         """Keep `fd` under this or another number; or close it and return None: the hard limit leaves no room."""
         if fd < self._soft // 2:
             return fd
+        import fcntl
+        import resource
+
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._hard, self._hard))
         try:
             return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, self._soft)

@@ -13,7 +13,7 @@ import weakref
 
 from spawnx import mp_private, settings
 from spawnx.backends.contract import Program
-from spawnx.fd_room import FULL
+from spawnx.fd_room import FULL, streams_taken
 from spawnx.helper import Helper
 from spawnx.remote import board, gate, notices, report, wire
 from spawnx.remote.rank import GUARDIAN, LIFELINE, OFF
@@ -62,10 +62,11 @@ class Guard:
         self._close = mp_private.close_late(self, self._behind.close)
         try:
             board.make(self.folder, ranks)
-            self._behind.notices = notices.make(self.folder)
-            if self.kind == GUARDIAN:
-                self._behind.gate = gate.make(self.folder)
-                self._start_guardian()
+            with streams_taken():
+                self._behind.notices = notices.make(self.folder)
+                if self.kind == GUARDIAN:
+                    self._behind.gate = gate.make(self.folder)
+                    self._start_guardian()
             report.mark_untouched(self.folder)
         except BaseException:
             self.close()
@@ -186,6 +187,7 @@ class _Behind:
         """Close the channel, the gate and the notices: all of it that a forked child has."""
         if self.guardian is not None:
             self.guardian.channel.close()
+            self.guardian.helper.close()
         fds, self.gate, self.notices = (self.gate, self.notices), -1, -1
         for fd in fds:
             if fd >= 0:

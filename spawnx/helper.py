@@ -43,8 +43,10 @@ class Helper:
         return cls(backend, backend.launch(program)[1])
 
     def kill(self) -> None:
-        """Send SIGKILL."""
-        self._backend.fan_out([self.pidfd], signal.SIGKILL)
+        """Send SIGKILL, if it is still known."""
+        pidfd = self.pidfd
+        if pidfd >= 0:
+            self._backend.fan_out([pidfd], signal.SIGKILL)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait up to `timeout` seconds, or for ever, for it to end; whether it has."""

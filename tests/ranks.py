@@ -511,6 +511,12 @@ def put_whether_loaded(rank: int, queue: Any, name: str) -> None:
     queue.put(name in sys.modules)
 
 
+def put_where(rank: int, queue: Any, name: str) -> None:
+    """Say in which folder a module was found."""
+    module = importlib.import_module(name)
+    queue.put(os.path.basename(os.path.dirname(module.__file__ or "")))
+
+
 def put_random(rank: int, queue: Any) -> None:
     """Draw by the global generator."""
     import random

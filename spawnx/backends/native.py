@@ -168,6 +168,11 @@ def collapse() -> int:
     return made
 
 
+def loaded() -> int:
+    """How many libraries this process has loaded until now (dlopen(3))."""
+    return int(lib.spx_loaded())
+
+
 def leave(code: int) -> NoReturn:
     """End this process at once with an exit code: what libc has buffered is written, and nothing else is done."""
     lib.spx_leave(code)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import sys
 
 from spawnx import settings
+from spawnx.fd_room import streams_taken
 from spawnx.remote.rank import GUARDIAN, SIGINT, SIGKILL
 
 TYPE_CHECKING = False
@@ -134,8 +136,11 @@ def launch(launcher: Launcher, order: Order) -> list[RankProcess]:
     ranks = [RankProcess(context, i, path, daemon=order.daemon) for i, path in enumerate(order.report_paths)]
     for rank in ranks:
         rank.guard = order.guard
+    # A forked rank would have what is taken: it is a copy of this process as it is.
+    fds = contextlib.nullcontext() if order.start_method == "fork" else streams_taken()
     try:
-        launcher.start(order, ranks)
+        with fds:
+            launcher.start(order, ranks)
     except BaseException as error:
         started = [rank for rank in ranks if rank.pid is not None]
         abandon(started)

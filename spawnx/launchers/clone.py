@@ -70,8 +70,9 @@ class CloneLauncher:
                 return
         self._serve(Template(order, ranks, payloads, ()), order.backend, ())
 
-    def _serve(self, template: Template, backend: Backend, _modules: tuple[str, ...]) -> None:
+    def _serve(self, template: Template, backend: Backend, modules: tuple[str, ...]) -> None:
         """Have a template make the ranks, by whatever way it comes into being."""
+        del modules  # it is told them in its errand
         template.serve(lambda errand, _: _launch(errand, backend))
 
 

@@ -6,11 +6,14 @@ Each call has a template of its own, as by `clone`; here it is a clone of the ke
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import pickle
 import resource
+import select
 import signal
+import sys
 import threading
 from functools import partial
 
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 # What is read when an interpreter starts, or when a module is imported that takes long: the beginnings of names.
 _READ_EARLY = (
     b"PYTHON", b"LD_", b"GLIBC_", b"MALLOC_", b"LANG", b"LC_", b"TZ",
-    b"OMP_", b"GOMP_", b"KMP_", b"MKL_", b"OPENBLAS_", b"BLIS_", b"NPY_", b"NUMEXPR_",
+    b"OMP_", b"GOMP_", b"KMP_", b"MKL_", b"MKLDNN_", b"OPENBLAS_", b"GOTO_", b"BLIS_", b"NPY_", b"NUMPY_", b"NUMEXPR_",
     b"TORCH", b"PYTORCH_", b"ATEN_", b"DNNL_", b"ONEDNN_", b"CUDA_", b"NCCL_", b"GLOO_", b"HIP_", b"ROCR_",
 )  # fmt: skip
 # What of a process its children have and can't change, or not back (proc_pid_status(5)).
@@ -52,15 +55,15 @@ class ForkserverLauncher(CloneLauncher):
 
     name = "forkserver"
 
-    def _serve(self, template: Template, backend: Backend, _modules: tuple[str, ...]) -> None:
+    def _serve(self, template: Template, backend: Backend, modules: tuple[str, ...]) -> None:
         # The standard library's are quick to import, and differ from caller to caller, and the main module is the
         # user's: these are imported by the template of the call.
-        slow = tuple(name for name in _modules if not preload.is_of_stdlib(name) and name != "__main__")
+        slow = tuple(name for name in modules if not preload.is_of_stdlib(name) and name != "__main__")
         template.serve(lambda errand, job: _clone_kept(errand, job, backend, slow))
 
 
-def _clone_kept(errand: Errand, job: Job, backend: Backend, modules: tuple[str, ...]) -> Helper:
-    """Clone the kept template, or another one if that is gone or is no longer right.
+def _clone_kept(errand: Errand, job: Job, backend: Backend, modules: tuple[str, ...]) -> Helper | None:
+    """Clone the kept template, or another one if that is gone or is no longer right; see `KeptTemplate.clone`.
 
     Raises:
         PreloadGivenUp: what it imported can't be cloned.
@@ -69,21 +72,21 @@ def _clone_kept(errand: Errand, job: Job, backend: Backend, modules: tuple[str, 
     """
     global _kept  # noqa: PLW0603 - one per process
     with _lock:
-        argv = mp_private.interpreter_command("spawnx.remote.kept", "main")
-        like = (modules, argv[: argv.index("-c")], *_unchangeable())
+        like = _like(errand, modules)
         for _ in range(2):
             if job.cancelled:
                 raise CantServe("the call was cancelled")
             if _kept is not None and _kept.like != like:
                 _kept.close()
                 _kept = None
-            _kept = _kept or KeptTemplate(like, job, backend, modules)
+            _kept = _kept or KeptTemplate(like, job, backend, modules, errand)
             try:
                 return _kept.clone(errand)
-            except (ConnectionError, CantServe) as error:
+            except BaseException as error:
+                # Whatever it was, an errand may be half-way to it, and would be the next call's.
                 _kept.close()
                 _kept = None
-                if isinstance(error, CantServe):
+                if not isinstance(error, ConnectionError):
                     raise
                 # It has died: another one will do.
         raise CantServe("the kept template dies when it is asked to clone itself")
@@ -98,28 +101,48 @@ def stop() -> None:
             kept.close()
 
 
-def _unchangeable() -> tuple[object, ...]:
-    """What a template must have been started with to serve now: from the environment, and what only a parent gives."""
-    found: list[object] = [inherited(), os.getpgrp(), os.getsid(0)]
+def _like(errand: Errand, modules: tuple[str, ...]) -> tuple[object, ...]:
+    """What a kept template must have been started with to serve an errand.
+
+    Raises:
+        CantServe: it can't be told; there is no /proc.
+    """
+    argv = mp_private.interpreter_command("spawnx.remote.kept", "main")
+    try:
+        found = [modules, argv[: argv.index("-c")], *_unchangeable()]
+    except OSError as error:
+        raise CantServe(f"what a template would have to be like can't be told: {error}") from error
+    if modules:  # libraries count the processors when they are loaded
+        found.append(sorted(errand.affinity))
+    if not all(map(preload.is_vetted, modules)):  # which file a name stands for
+        found.append(sys.path[:])
+    return tuple(found)
+
+
+def _unchangeable() -> list[object]:
+    """What is read when an interpreter or a library starts, and what only a parent gives."""
+    found: list[object] = [inherited(), os.getpgrp(), os.getsid(0), _open_streams()]
     found.append([resource.getrlimit(limit)[1] for limit in surroundings.LIMITS])
+    found.append(resource.getrlimit(resource.RLIMIT_STACK))  # by libc, for the stacks of threads
     found.append(sorted((name, os.environb[name]) for name in os.environb if name.startswith(_READ_EARLY)))
     with open("/proc/self/status", "rb") as status:
         found.append([line for line in status if line.startswith(_STATUS)])
-    for name in ("cgroup", "oom_score_adj"):
-        with open(f"/proc/self/{name}", "rb") as file:
-            found.append(file.read())
+    for name in ("cgroup", "oom_score_adj", "attr/current"):
+        with contextlib.suppress(OSError), open(f"/proc/self/{name}", "rb") as file:
+            found.append((name, file.read()))
     found.append(os.readlink("/proc/self/root"))
-    return tuple(found)
+    return found
 
 
 class KeptTemplate:
     """The kept template, as the supervisor sees it: a child of it, which ends with it.
 
     Args:
-        like: what it was started with; see `_unchangeable`.
+        like: what it was started with; see `_like`.
         job: of the launching thread, in which it is started; it ends if that is cancelled before it is ready.
         backend: by which it is started.
         modules: what it imports.
+        errand: for which it is started: on whose processors, and with whose resource tracker.
 
     Raises:
         PreloadGivenUp: what it imported can't be cloned.
@@ -127,36 +150,34 @@ class KeptTemplate:
     """
 
     def __init__(
-        self, like: tuple[object, ...], job: Job, backend: Backend, modules: tuple[str, ...]
+        self, like: tuple[object, ...], job: Job, backend: Backend, modules: tuple[str, ...], errand: Errand
     ) -> None:
         import socket
 
         self.like = like
         self._backend = backend
-        board = os.memfd_create("spawnx-board")
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        os.sched_setaffinity(0, errand.affinity)
         try:
-            os.ftruncate(board, mmap.PAGESIZE)
-            self._board = mmap.mmap(board, mmap.PAGESIZE)
-            self._helper = Helper.launch(backend, _program(theirs.fileno(), board, modules))
+            with contextlib.ExitStack() as opened:
+                board = os.memfd_create("spawnx-board")
+                opened.callback(os.close, board)
+                os.ftruncate(board, mmap.PAGESIZE)
+                self._board = mmap.mmap(board, mmap.PAGESIZE)
+                self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                opened.enter_context(theirs)
+                self._helper = Helper.launch(backend, _program(theirs.fileno(), board, modules, errand))
         except OSError as error:
-            self._channel.close()
             raise CantServe(f"no template could be started: {error}") from error
-        finally:
-            theirs.close()
-            os.close(board)
         # Not its own method: it would never be collected.
         self._end = mp_private.close_late(self, partial(_end, self._channel, self._helper))
         self._wait_ready(job)
 
     def _wait_ready(self, job: Job) -> None:
         job.on_cancel = self._helper.kill
-        try:
-            word = self._channel.recv(1 + wire.MOST_TEXT)
-        except ConnectionError:
-            word = b""
-        finally:
-            job.on_cancel = None
+        if job.cancelled:
+            self._helper.kill()
+        word = self._hear(1 + wire.MOST_TEXT)
+        job.on_cancel = None
         if word == wire.READY:
             return
         code, reason = self.close(), word[1:].decode(errors="replace")
@@ -164,8 +185,24 @@ class KeptTemplate:
             raise PreloadGivenUp(reason)
         raise CantServe(reason or f"the kept template ended {told(code)}")
 
-    def clone(self, errand: Errand) -> Helper:
-        """Have it cloned into the template of a call.
+    def _hear(self, most: int) -> bytes:
+        """What it says next; b"" if it has died.
+
+        Not by the end of the channel alone: a process that another thread has forked just then may have the other one.
+        """
+        import socket
+
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(self._helper.pidfd, select.POLLIN)
+        poll.poll()
+        try:
+            return self._channel.recv(most, socket.MSG_DONTWAIT)
+        except (BlockingIOError, ConnectionError):
+            return b""
+
+    def clone(self, errand: Errand) -> Helper | None:
+        """Have it cloned into the template of a call; None if that has ended already, and somebody else has reaped it.
 
         Raises:
             ConnectionError: it has died.
@@ -183,11 +220,14 @@ class KeptTemplate:
             raise CantServe(os.strerror(number), for_good=True)
         if number:
             raise OSError(number, os.strerror(number))
-        return Helper(self._backend, self._backend.open_pidfd(pid))
+        try:
+            return Helper(self._backend, self._backend.open_pidfd(pid))
+        except ChildProcessError:
+            return None
 
     def _ask(self, errand: Errand) -> int | None:
         """Send it an errand; the errno that it answers, or None if it has died."""
-        streams = [_is_open(fd) for fd in (0, 1, 2)]
+        streams = _open_streams()
         what = {
             "arguments": errand.arguments,
             "keep": errand.keep,
@@ -198,7 +238,7 @@ class KeptTemplate:
         try:
             fds = [file, *(fd for fd in (0, 1, 2) if streams[fd]), *errand.keep]
             _send(self._channel, fds)
-            answer = self._channel.recv(4)
+            answer = self._hear(4)
         except ConnectionError:
             answer = b""
         finally:
@@ -218,14 +258,23 @@ class KeptTemplate:
         self._helper.close()
 
 
-def _program(channel: int, board: int, modules: tuple[str, ...]) -> Program:
+def _program(channel: int, board: int, modules: tuple[str, ...], errand: Errand) -> Program:
+    tracker: int = errand.arguments["tracker"]  # type: ignore[assignment]
     argv = mp_private.interpreter_command(
-        "spawnx.remote.kept", "main", channel=channel, board=board, parent=os.getpid(), preload=modules
+        "spawnx.remote.kept",
+        "main",
+        channel=channel,
+        board=board,
+        parent=os.getpid(),
+        tracker=tracker,
+        preload=modules,
     )
     # What main() returns, and what that returns, is called when none of their frames is left.
     argv[argv.index("-c") + 1] += "()()"
     # All signals are blocked: Ctrl-C is not for it.
-    return Program(argv, keep=[channel, board], death_signal=signal.SIGKILL, mask=signal.valid_signals())
+    return Program(
+        argv, keep=[channel, board, tracker], death_signal=signal.SIGKILL, mask=signal.valid_signals()
+    )
 
 
 def _end(channel: socket.socket, helper: Helper) -> int:
@@ -233,12 +282,16 @@ def _end(channel: socket.socket, helper: Helper) -> int:
     return helper.end()
 
 
+def _open_streams() -> list[bool]:
+    return [_is_open(fd) for fd in (0, 1, 2)]
+
+
 def _is_open(fd: int) -> bool:
+    """Whether a child would have an fd after an exec."""
     try:
-        os.fstat(fd)
+        return os.get_inheritable(fd)
     except OSError:
         return False
-    return True
 
 
 def _send(channel: socket.socket, fds: Sequence[int]) -> None:

@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 
+from spawnx.backends.contract import LOST
 from spawnx.backends.python import end_unheld
 from spawnx.helper import told
 from spawnx.launchers import held
@@ -84,14 +85,18 @@ class Template:
         self._ranks = ranks
         self._messages = Messages(order, payloads)
         self._table_file = os.memfd_create("spawnx-pids")
-        os.ftruncate(self._table_file, template.size_of(len(ranks)))
-        self._table = template.Table(self._table_file, len(ranks))
+        try:
+            os.ftruncate(self._table_file, template.size_of(len(ranks)))
+            self._table = template.Table(self._table_file, len(ranks))
+        except BaseException:
+            os.close(self._table_file)
+            raise
 
-    def serve(self, launch: Callable[[Errand, Job], Helper]) -> None:
+    def serve(self, launch: Callable[[Errand, Job], Helper | None]) -> None:
         """Have it make all ranks.
 
         Args:
-            launch: brings it into being, in a launching thread.
+            launch: brings it into being, in a launching thread; None if it has ended already, nobody knows how.
 
         Raises:
             PreloadGivenUp: what it imported can't be cloned; none was made.
@@ -129,15 +134,18 @@ class Template:
         keep = [message.file, self._table_file, self._messages.tracker, *message.fds]
         return Errand(arguments, keep)
 
-    def _work(self, job: Job, launch: Callable[[Errand, Job], Helper], errand: Errand) -> None:
+    def _work(self, job: Job, launch: Callable[[Errand, Job], Helper | None], errand: Errand) -> None:
         helper = launch(errand, job)
-        job.on_cancel = helper.kill
-        if job.cancelled:
-            helper.kill()
-        self._order.guard.hold_helper(helper.pidfd)
-        helper.wait()
-        job.on_cancel = None
-        self._take(helper.reap(), cancelled=job.cancelled)
+        code = LOST
+        if helper is not None:
+            job.on_cancel = helper.kill
+            if job.cancelled:
+                helper.kill()
+            self._order.guard.hold_helper(helper.pidfd)
+            helper.wait()
+            job.on_cancel = None
+            code = helper.reap()
+        self._take(code, cancelled=job.cancelled)
 
     def _take(self, code: int, *, cancelled: bool) -> None:
         """Adopt what the template has made; it has ended, with an exit code."""

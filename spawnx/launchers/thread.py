@@ -57,8 +57,10 @@ class Job:
                 self._done.wait()
             except BaseException as raised:  # noqa: BLE001 - out of a signal handler
                 interrupt, self.cancelled = raised, True
-                if self.on_cancel is not None:
-                    self.on_cancel()
+                on_cancel = self.on_cancel  # once: the launching thread may be done with it meanwhile
+                if on_cancel is not None:
+                    with contextlib.suppress(OSError):
+                        on_cancel()
         error, self._error = interrupt or self._error, None
         if error is not None:
             try:
@@ -76,9 +78,7 @@ def launch_in_thread(work: Callable[[Job], None]) -> None:
     job = Job(work)
     try:
         _hand_over(job)
-    except (
-        RuntimeError
-    ):  # "can't start new thread": the interpreter is shutting down, and this thread with it
+    except RuntimeError:  # "can't start new thread": the interpreter is shutting down, or there are too many
         job.do()
         job.let_go()
     job.wait()

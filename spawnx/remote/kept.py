@@ -18,6 +18,7 @@ import struct
 import threading
 from functools import partial
 
+from spawnx import mp_private
 from spawnx.remote import preload as preloading
 from spawnx.remote import surroundings, template, wire
 from spawnx.remote.rank import SIGKILL
@@ -31,13 +32,16 @@ if TYPE_CHECKING:
 _ANSWER = struct.Struct("i")
 
 
-def main(*, channel: int, board: int, parent: int, preload: tuple[str, ...]) -> Callable[[], Next]:
+def main(
+    *, channel: int, board: int, parent: int, tracker: int, preload: tuple[str, ...]
+) -> Callable[[], Next]:
     """Be the kept template. Returns in its clones only, with what each is to do next, with no frame of this left.
 
     Args:
         channel: the fd of a SOCK_SEQPACKET socket, whose other end is the supervisor's.
         board: the fd of shared memory, in which the kernel writes the pid of the latest clone.
         parent: the supervisor's pid.
+        tracker: the fd of its resource tracker.
         preload: the modules that are imported before.
     """
     from spawnx.backends import native
@@ -45,7 +49,7 @@ def main(*, channel: int, board: int, parent: int, preload: tuple[str, ...]) -> 
     socket = _socket.socket(fileno=channel)
     memory = mmap.mmap(board, mmap.PAGESIZE)
     os.close(board)
-    _get_ready(socket, preload)
+    set_by_imports = _get_ready(socket, parent, tracker, preload)
     served = 0
     while fds := _receive(socket):
         errno = 0
@@ -54,7 +58,7 @@ def main(*, channel: int, board: int, parent: int, preload: tuple[str, ...]) -> 
                 socket.close()
                 memory.close()
                 threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # noqa: SLF001
-                return partial(_be_template, fds)
+                return partial(_be_template, fds, set_by_imports)
         except OSError as error:
             errno = error.errno or 0
         for fd in fds:
@@ -67,12 +71,24 @@ def main(*, channel: int, board: int, parent: int, preload: tuple[str, ...]) -> 
     os._exit(0)
 
 
-def _get_ready(socket: _socket.socket, preload: tuple[str, ...]) -> None:
-    """Import, let go of what is the supervisor's, and say so; or say why not, and end."""
+def _get_ready(
+    socket: _socket.socket, parent: int, tracker: int, preload: tuple[str, ...]
+) -> dict[bytes, bytes]:
+    """Import, let go of what is the supervisor's, and say so; or say why not, and end.
+
+    Returns:
+        What the imports have set in the environment.
+    """
+    before = dict(os.environb)
     try:
+        if os.getppid() != parent:
+            # It would write pids that are others' there.
+            raise OSError("the supervisor is in another pid namespace")  # noqa: TRY301
         for name in template.OF_EVERY_RANK:
             importlib.import_module(name)
+        mp_private.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
         preloading.preload(preload, lambda: None)
+        mp_private.flush_streams()
         _withdraw()
     except BaseException as error:  # noqa: BLE001 - told; the call goes on by other means
         word = wire.GAVE_UP if isinstance(error, preloading.GivenUp) else wire.FAILED
@@ -81,6 +97,7 @@ def _get_ready(socket: _socket.socket, preload: tuple[str, ...]) -> None:
     gc.collect()
     gc.freeze()
     socket.send(wire.READY)
+    return {name: value for name, value in os.environb.items() if before.get(name) != value}
 
 
 def _withdraw() -> None:
@@ -106,17 +123,20 @@ def _receive(socket: _socket.socket) -> list[int]:
     return fds if word else []
 
 
-def _be_template(fds: list[int]) -> Next:
+def _be_template(fds: list[int], set_by_imports: dict[bytes, bytes]) -> Next:
     """Be the template of one call: have what the supervisor has now, and go on as a fresh interpreter would."""
     errand = pickle.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))  # noqa: S301 - from our supervisor
     os.close(fds[0])
     arguments, streams = errand["arguments"], errand["streams"]
-    _place(fds[1:], [fd for fd, opened in enumerate(streams) if opened] + errand["keep"])
+    numbers = [fd for fd, opened in enumerate(streams) if opened] + errand["keep"]
+    table = fds[1 + numbers.index(arguments["table"])]
     try:
-        surroundings.assume_streams(streams)
-        surroundings.assume(errand["surroundings"])
+        _place(fds[1:], numbers)
+        table = arguments["table"]
+        surroundings.assume_streams(streams, numbers)
+        surroundings.assume(errand["surroundings"], set_by_imports)
     except Exception as error:  # noqa: BLE001 - told; the call goes on by other means
-        template.Table(arguments["table"], arguments["ranks"]).explain(f"{type(error).__name__}: {error}")
+        template.Table(table, arguments["ranks"]).explain(f"{type(error).__name__}: {error}")
         os._exit(1)
     # What it knows of directories is as old as the kept template.
     importlib.invalidate_caches()

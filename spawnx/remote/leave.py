@@ -2,8 +2,9 @@
 
 To finalize an interpreter is to take apart every module, and so to copy every page that a clone shared until then: 4
 of a light rank's 6 ms, and nearly all of a torch rank's 300. What a program can see of it is that objects which live
-until the end are finalized: buffers are flushed, `__del__` is called. So those that the rank has made are looked at;
-what the template had made before needs no end of its own, once the functions of `atexit` have run.
+until the end are finalized: buffers are flushed, `__del__` is called. So those that the rank has made are looked at.
+What the template had made before is the standard library's, or a vetted one's, and needs no end of its own; where it
+has imported anything else, all is as ever.
 
 Forked ranks always end at once, as multiprocessing has it, whatever they have made.
 """
@@ -16,6 +17,7 @@ import sys
 import weakref
 from _io import _IOBase  # not io.IOBase: an abstract class asks itself at length what it is
 from importlib.machinery import EXTENSION_SUFFIXES
+from types import FunctionType, ModuleType
 
 from spawnx import mp_private
 from spawnx.backends import native
@@ -27,75 +29,92 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 # Extension modules of the standard library whose objects write when they are deallocated, and have no `__del__`.
-_WRITES_LATE = {"_dbm", "_gdbm"}
+_WRITES_LATE = {"_dbm", "_gdbm", "_sqlite3"}
+# Libraries that are there to look on, and may write at the end what they saw.
+_ONLOOKERS = ("LD_PRELOAD", "LD_AUDIT")
+_OURS = {"spawnx", "_cffi_backend"}
 
 
-def may_be_short(modules: Iterable[object]) -> bool:
-    """Whether processes that have loaded these modules may end without being finalized, as far as these go.
-
-    Not where libraries may have finalizers of their own in C: only vetted ones are known.
-    """
-    return "LD_PRELOAD" not in os.environ and not any(map(_has_unknown_end, modules))
-
-
-def leave(code: int, *, may_be_short: bool) -> NoReturn:
-    """End this process, whose `Process` has been bootstrapped, with an exit code.
+class Ending:
+    """How a clone is to end; made in its template, before it is cloned.
 
     Args:
-        code: what `sys.exit` would be given.
-        may_be_short: whether what was loaded before the clone allows a short end.
+        imported: the modules that the template was told to import.
     """
-    mp_private.run_exit_functions("spawn")
-    if may_be_short and -(2**31) <= code < 2**31:
-        gc.collect()
-        if not _has_finalizers(gc.get_objects()) and preload.may_end():
-            # What can't be flushed is to be told as ever: by an exception here, by exit code 120 there.
-            for stream in (sys.stdout, sys.stderr):
-                if stream is not None:
-                    stream.flush()
-            native.leave(code)
-    sys.exit(code)
+
+    def __init__(self, imported: Iterable[str]) -> None:
+        self._may_be_short = (
+            not any(name in os.environ for name in _ONLOOKERS)
+            and all(map(preload.is_known, imported))
+            and not any(map(_has_unknown_end, list(sys.modules.values())))
+        )
+        self._loaded = native.loaded()
+        self._witness: list[object] = []
+
+    def begin(self) -> None:
+        """In a clone: from now on, what is made is its own."""
+        # Found by the collector at the end, unless somebody has frozen what is the rank's.
+        self._witness = []
+
+    def leave(self, code: int) -> NoReturn:
+        """End this process, whose `Process` has been bootstrapped; `code` is what `sys.exit` would be given."""
+        mp_private.run_exit_functions("spawn")
+        if self._may_be_short and -(2**31) <= code < 2**31:
+            gc.collect()
+            if not self._has_finalizers(gc.get_objects()):
+                # What can't be flushed is to be told as ever: by an exception here, by exit code 120 there.
+                mp_private.flush_streams()
+                native.leave(code)
+        sys.exit(code)
+
+    def _has_finalizers(self, made: list[object]) -> bool:
+        """Whether anything that this process has made, and that lives, would be told that the interpreter ends.
+
+        Args:
+            made: what the collector tracks: not what it was told to freeze before the clone.
+        """
+        try:
+            extensions = [one for one in made if issubclass(type(one), ModuleType) and _is_extension(one)]
+            return (
+                not any(one is self._witness for one in made)
+                # Libraries that no module has brought: by ctypes, and by modules that need others.
+                or native.loaded() > self._loaded + len(extensions)
+                or any(map(_has_unknown_end, extensions))
+                or any(map(_is_told, made))
+                or not preload.may_end()
+            )
+        except Exception:  # noqa: BLE001 - objects that can't even be looked at: let the interpreter deal with them
+            return True
+
+
+def _is_extension(module: object) -> bool:
+    return preload.spec_of(module)[1].endswith(tuple(EXTENSION_SUFFIXES))
 
 
 def _has_unknown_end(module: object) -> bool:
     """Whether a module is an extension that may have something to do at the end."""
-    spec = getattr(module, "__spec__", None)
-    origin, name = getattr(spec, "origin", None), str(getattr(spec, "name", ""))
+    name, origin = preload.spec_of(module)
     if name in _WRITES_LATE:
         return True
-    if not isinstance(origin, str) or not origin.endswith(tuple(EXTENSION_SUFFIXES)):
+    if not origin.endswith(tuple(EXTENSION_SUFFIXES)):
         return False
     return not (preload.is_of_library(origin) or name.partition(".")[0] in {*preload.VETTED, *_OURS})
 
 
-_OURS = {"spawnx", "_cffi_backend"}
-
-
-def _has_finalizers(made: list[object]) -> bool:
-    """Whether anything that this process has made, and that lives, would be told that the interpreter ends.
-
-    Args:
-        made: what the collector tracks: not what it was told to freeze before the clone.
-    """
-    kinds = set(map(type, made))
-    told = {kind for kind in kinds if hasattr(kind, "__del__") or issubclass(kind, weakref.ref)}
-    return (
-        any(kind.__module__ == "ctypes" and kind.__name__ == "CDLL" for kind in kinds)
-        or not all(issubclass(kind, (_IOBase, weakref.ref)) for kind in told)
-        or any(_is_told(one) for one in made if type(one) in told)
-        or any(_has_unknown_end(one) for one in made if isinstance(one, type(sys)))
-    )
-
-
 def _is_told(one: object) -> bool:
-    """Whether a stream, or a weak reference, has something to do at the end."""
-    if isinstance(one, _IOBase):
-        return not one.closed and not any(one is part for part in _standard_streams())
-    callback = getattr(one, "__callback__", None)
-    if callback is None or isinstance(callback, type(len)):  # in C: abstract base classes have them
-        return False
-    module = str(getattr(callback, "__module__", None))
-    return module.partition(".")[0] not in sys.stdlib_module_names
+    """Whether an object has something to do when it is finalized."""
+    kind = type(one)
+    if issubclass(kind, _IOBase):
+        return not one.closed and not any(one is part for part in _standard_streams())  # type: ignore[attr-defined]
+    if issubclass(kind, weakref.ref):
+        callback = getattr(one, "__callback__", None)
+        # Those in C are abstract base classes'.
+        return not (callback is None or isinstance(callback, type(len)) or _is_of_stdlib(callback))
+    return hasattr(kind, "__del__")
+
+
+def _is_of_stdlib(function: object) -> bool:
+    return type(function) is FunctionType and preload.is_of_stdlib(function.__module__ or "")
 
 
 def _standard_streams() -> list[object]:

@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 import weakref
+from types import BuiltinFunctionType, FunctionType, ModuleType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def _renew_torch() -> None:
 def _may_torch_end() -> bool:
     """Not where peers or a device are to be told: what holds them is finalized in C."""
     torch: Any = sys.modules["torch"]
-    return not torch.cuda.is_initialized() and not (
+    devices = [torch.cuda, *([torch.xpu] if hasattr(torch, "xpu") else [])]
+    return not any(device.is_initialized() for device in devices) and not (
         torch.distributed.is_available() and torch.distributed.is_initialized()
     )
 
@@ -77,24 +79,49 @@ def chosen(modules: Iterable[object]) -> tuple[str, ...]:
         name for name in list(sys.modules) if name.startswith("multiprocessing.") and _is_standard(name)
     }
     for module in modules:
-        for value in list(vars(module).values()):
-            name = getattr(value, "__name__" if isinstance(value, type(sys)) else "__module__", None)
-            if isinstance(name, str) and _is_standard(name):
-                names.add(name)
+        names |= {name for name in map(_module_of, list(vars(module).values())) if _is_standard(name)}
     return tuple(sorted(names))
+
+
+def _module_of(value: object) -> str:
+    """The module that a global value is, or was defined in, as far as that can be told without asking the value itself.
+
+    One that is made on demand (a proxy, a lazy module) must not be made for this.
+    """
+    kind = type(value)
+    if issubclass(kind, ModuleType):
+        return spec_of(value)[0]
+    asked = value if kind in {FunctionType, BuiltinFunctionType, type} else kind
+    return str(getattr(asked, "__module__", ""))
+
+
+def spec_of(module: object) -> tuple[str, str]:
+    """A module's name and file, without a question that would load a lazy one; "" where it has none."""
+    try:
+        spec = object.__getattribute__(module, "__dict__").get("__spec__")
+    except AttributeError:  # what stands in `sys.modules` need not be a module
+        return "", ""
+    return str(getattr(spec, "name", "")), str(getattr(spec, "origin", None) or "")
 
 
 def _is_standard(name: str) -> bool:
     """Whether an imported module is the standard library's: not one of the same name that stands before it."""
-    module = sys.modules.get(name)
-    if module is None or not is_of_stdlib(name):
-        return False
-    return is_of_library(getattr(getattr(module, "__spec__", None), "origin", None) or "")
+    return is_of_stdlib(name) and is_of_library(spec_of(sys.modules.get(name))[1])
 
 
 def is_of_stdlib(name: str) -> bool:
     """Whether a name is that of a module of the standard library."""
     return name.partition(".")[0] in sys.stdlib_module_names
+
+
+def is_vetted(name: str) -> bool:
+    """Whether a module is of a library that was tried in clones."""
+    return name.partition(".")[0] in VETTED
+
+
+def is_known(name: str) -> bool:
+    """Whether an imported module is vetted, or the standard library's."""
+    return is_vetted(name) or _is_standard(name)
 
 
 def is_of_library(origin: str) -> bool:

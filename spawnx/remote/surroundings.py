@@ -12,7 +12,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
@@ -42,13 +42,18 @@ def _umask() -> int:
     return mask
 
 
-def assume(present: dict[str, Any]) -> None:
+def assume(present: dict[str, Any], set_by_imports: Mapping[bytes, bytes]) -> None:
     """Have it in this process.
+
+    Args:
+        present: what `present` has told.
+        set_by_imports: what modules that were imported before have set in the environment: it stands, where the
+            supervisor doesn't say otherwise.
 
     Raises:
         OSError, ValueError: something can't be had here.
     """
-    _assume_environment(present["environment"])
+    _assume_environment(present["environment"], set_by_imports)
     os.umask(present["umask"])
     if os.sched_getaffinity(0) != present["affinity"]:
         os.sched_setaffinity(0, present["affinity"])
@@ -57,9 +62,9 @@ def assume(present: dict[str, Any]) -> None:
             resource.setrlimit(limit, values)
 
 
-def _assume_environment(entries: Sequence[bytes]) -> None:
+def _assume_environment(entries: Sequence[bytes], set_by_imports: Mapping[bytes, bytes]) -> None:
     # Of two entries for one name, getenv(3) finds the first.
-    wanted = dict(entry.partition(b"=")[::2] for entry in reversed(entries))
+    wanted = {**set_by_imports, **dict(entry.partition(b"=")[::2] for entry in reversed(entries))}
     for name in [name for name in os.environb if name not in wanted]:
         del os.environb[name]
     for name, value in wanted.items():
@@ -67,16 +72,13 @@ def _assume_environment(entries: Sequence[bytes]) -> None:
             os.environb[name] = value
 
 
-def assume_streams(is_open: Sequence[bool]) -> None:
-    """Use the standard streams' fds, which are new, as a fresh interpreter would."""
+def assume_streams(is_open: Sequence[bool], handed_over: Sequence[int]) -> None:
+    """Use the standard streams' fds, which are new, as a fresh interpreter would; but for what other files have."""
     for fd, (name, opened) in enumerate(zip(_STREAMS, is_open, strict=True)):
-        stream = getattr(sys, name)
-        if not opened:
-            setattr(sys, name, None)
-            os.close(fd)
-        elif stream is None:
-            setattr(sys, name, open(fd, "w" if fd else "r", closefd=False))  # noqa: SIM115 - it stays open
+        if not opened:  # nor was it when the kept template started
+            if fd not in handed_over:
+                os.close(fd)
         elif fd:
+            stream = getattr(sys, name)
             lines = fd == 2 or os.isatty(fd)  # noqa: PLR2004 - the standard error's
             stream.reconfigure(line_buffering=lines and not stream.write_through)
-        setattr(sys, f"__{name}__", getattr(sys, name))

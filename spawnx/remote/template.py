@@ -16,7 +16,6 @@ import signal
 import struct
 import sys
 import threading
-from functools import partial
 
 from spawnx import mp_private
 from spawnx.remote import leave as leaving
@@ -146,7 +145,7 @@ def main(
         message.prepare_clones()
         if preload:
             preloading.preload(preload, message.import_main)
-        leave = _ending(start_method)
+        ending = None if start_method == "forkserver" else leaving.Ending(preload)
         position = _clone(shared, ranks, parent, guarded=guarded)
     except preloading.GivenUp as error:
         shared.write(GAVE_UP_PRELOAD)
@@ -165,16 +164,14 @@ def main(
     _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def run() -> None:
-        leave(remote.be(message, place, parent, "native" if guarded else None))
+        if ending is not None:
+            ending.begin()
+        code = remote.be(message, place, parent, "native" if guarded else None)
+        if ending is not None:
+            ending.leave(code)
+        mp_private.exit_forked(start_method, code)  # as ranks of multiprocessing's forkserver end
 
     return run
-
-
-def _ending(start_method: str) -> Callable[[int], object]:
-    """How ranks end, given an exit code: as those of multiprocessing do."""
-    if start_method == "forkserver":
-        return partial(mp_private.exit_forked, start_method)
-    return partial(leaving.leave, may_be_short=leaving.may_be_short(list(sys.modules.values())))
 
 
 def _clone(table: Table, ranks: int, parent: int, *, guarded: bool) -> int:

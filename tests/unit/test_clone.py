@@ -398,6 +398,22 @@ def test_sandbox_that_hides_clone3_gets_its_clones_by_clone() -> None:
     assert "clone [0, 0, 0]\n" == with_answer(435, errno.ENOSYS, source)
 
 
+def test_sandbox_that_forbids_unshare_is_cloned_in_all_the_same() -> None:
+    """As containers do to those without rights, whatever they ask: threads are then counted by their folder."""
+    source = """
+        import spawnx
+        from tests import ranks
+
+        deny()
+        context = spawnx.spawn(ranks.nothing, (), 3, join=False)
+        while not context.join():
+            pass
+        print(context.launcher, [process.exitcode for process in context.processes])
+    """
+
+    assert "clone [0, 0, 0]\n" == with_answer(272, errno.EPERM, source)
+
+
 def test_template_that_dies_half_way_is_an_error_that_says_so(tmp_path: Path) -> None:
     """The clones that it had made are found in the table, and ended."""
     done = run_with_template_that(HALF.format(then="os.kill(os.getpid(), 9)"), SHOW, tmp_path)

@@ -16,8 +16,9 @@ import pytest
 
 import spawnx
 from spawnx import backends
-from tests import ranks
+from tests import interpreter, ranks
 from tests.support import LONG_S, START_METHODS, Impl, Program, finish, take
+from tests.unit.test_clone_guards import output
 
 if "native" not in backends.available():
     pytest.skip("this installation has no C core, which clones", allow_module_level=True)
@@ -115,11 +116,10 @@ CHANGES = {
     "mask": "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})",
     "handler": "signal.signal(signal.SIGUSR1, print)",
     "output": "os.dup2(os.open(os.devnull, os.O_WRONLY), 1)",
-    "no output": "os.close(1); sys.stdout = None",
-    "output again": 'os.dup2(2, 1); sys.stdout = open(1, "w", closefd=False)',
 }
 # These are given by who starts a process, or are read when it starts.
 CHANGES_OF_THE_TEMPLATE = {
+    "size of stacks": "resource.setrlimit(resource.RLIMIT_STACK, (1 << 24, -1))",
     "ignored signal": "signal.signal(signal.SIGUSR2, signal.SIG_IGN)",
     "session": "os.setsid()",
     "hard limit": "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 3000))",
@@ -195,6 +195,32 @@ def test_whatever_has_changed_since_the_last_call_is_so_in_the_ranks(
     assert [[name, "forkserver", stays, "{}"] for name in changes] == json.loads(
         out.read_text(encoding="utf-8")
     )
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+def test_stream_that_is_closed_is_closed_in_ranks(
+    start_method: str, program: Program, tmp_path: Path
+) -> None:
+    """As it is now, not as it was when the kept template started."""
+    source = f"""
+        import os, sys
+
+        def rank(i, queue):
+            queue.put(sys.stdout is None)
+
+        if __name__ == "__main__":
+            queue = mp.get_context("spawn").SimpleQueue()
+            out = os.dup(1)
+            found = []
+            for closed in (False, True, False):
+                os.close(1) if closed else os.dup2(out, 1)
+                sys.stdout = None if closed else open(1, "w", closefd=False)
+                mp.start_processes(rank, (queue,), 1, start_method={start_method!r})
+                found.append(queue.get())
+            print(found)
+    """
+
+    assert ["[False, True, False]"] == program.output(source)
 
 
 def test_module_that_came_after_the_template_is_found(program: Program, tmp_path: Path) -> None:
@@ -289,7 +315,158 @@ def test_preload_that_can_not_be_cloned_is_given_up(
     ] == [True]
 
 
+def test_what_a_preloaded_module_sets_in_the_environment_stands(program: Program) -> None:
+    """Where the supervisor doesn't say otherwise: what the module sets is not set again when ranks import it."""
+    (program.folder / "setter.py").write_text(
+        "import os\nos.environ['SET_BY_MODULE'] = os.environ['SAID'] = 'module'", encoding="utf-8"
+    )
+    source = """
+        import os
+
+        def rank(i, queue):
+            import setter
+            queue.put([os.environ.get("SET_BY_MODULE"), os.environ.get("SAID")])
+
+        if __name__ == "__main__":
+            queue = mp.get_context("forkserver").SimpleQueue()
+            os.environ["SAID"] = "program"
+            mp.start_processes(rank, (queue,), 1, start_method="forkserver", preload=["setter"])
+            print(*queue.get())
+    """
+
+    assert ["module program"] == program.output(source)
+
+
+def test_named_module_is_the_one_that_the_path_has_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another folder before it is another template."""
+    name = f"of_two_{tmp_path.name}"
+    found = []
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.py").touch()
+        monkeypatch.syspath_prepend(str(tmp_path / folder))
+        found += told(ranks.put_where, 1, (name,), preload=[name])
+
+    assert ["first", "second"] == found
+
+
+def test_processors_are_counted_anew_by_what_is_preloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As libraries do when they are loaded: a template that was bound otherwise would say otherwise."""
+    name = f"counts_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text("import os\nVALUE = len(os.sched_getaffinity(0))", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = os.sched_getaffinity(0)
+    found = told(interpreter.put_value, 1, (name,), preload=[name])
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        found += told(interpreter.put_value, 1, (name,), preload=[name])
+    finally:
+        os.sched_setaffinity(0, before)
+
+    assert [(True, len(before)), (True, 1)] == found
+
+
+def test_semaphore_of_a_preloaded_module_is_the_supervisors_trackers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A tracker of the template's own would be a process, and so a reason to give the preload up."""
+    name = f"locks_{tmp_path.name}"
+    source = "import multiprocessing\nVALUE = multiprocessing.get_context('spawn').Lock().acquire()"
+    (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    assert [(True, True)] == told(interpreter.put_value, 1, (name,), preload=[name])
+    assert [] == caplog.records
+
+
 # Its end, and its substitutes
+
+
+def test_template_whose_end_another_reaper_takes_has_served(program: Program) -> None:
+    """Where SIGCHLD is ignored, the kernel is one: the ranks are known by what the template has noted."""
+    source = """
+        import signal, threading, time
+        from tests import ranks
+
+        if __name__ == "__main__":
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+            stop = threading.Event()
+
+            def be_busy():
+                while not stop.is_set():
+                    sum(range(1000))
+
+            busy = [threading.Thread(target=be_busy) for _ in range(4)]
+            for one in busy:
+                one.start()
+            try:
+                for _ in range(8):
+                    context = mp.start_processes(ranks.nothing, (), 2, join=False, start_method="forkserver")
+                    while not context.join():
+                        pass
+            finally:
+                stop.set()
+            print([process.exitcode for process in context.processes])
+    """
+
+    assert ["[0, 0]"] == program.output(source)
+
+
+def test_supervisor_that_left_its_pid_namespace_for_its_children_gets_them_by_exec() -> None:
+    """The kernel would write pids into the board that are others' here."""
+    source = """
+        import ctypes, logging, os, subprocess, sys
+        import spawnx
+        from multiprocessing import resource_tracker
+        from tests import ranks
+
+        others = [subprocess.Popen(["sleep", "60"]) for _ in range(8)]
+        assert ctypes.CDLL(None).unshare(0x20000000) == 0  # CLONE_NEWPID: for the children
+        resource_tracker.ensure_running()  # the first process there, with which all others end
+        logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+        context = spawnx.start_processes(ranks.nothing, (), 2, join=False, start_method="forkserver")
+        while not context.join():
+            pass
+        print(context.launcher, [process.exitcode for process in context.processes])
+        print([other.poll() for other in others] == [None] * 8)
+        for other in others:
+            other.kill()
+            other.wait()
+    """
+    if os.geteuid() != 0:
+        pytest.skip("only root may make a pid namespace")
+    lines = output(source).splitlines()
+
+    assert [
+        "ranks are started by exec, not cloned: the supervisor is in another pid namespace",
+        "exec [0, 0]",
+        "True",
+    ] == lines[-3:]
+
+
+def test_template_without_proc_gives_way_to_exec() -> None:
+    """What it would have to be like can't be told."""
+    source = """
+        import ctypes, spawnx
+        from tests import ranks
+
+        libc = ctypes.CDLL(None)
+        assert libc.unshare(0x20000) == 0  # CLONE_NEWNS
+        assert libc.mount(b"none", b"/", None, (1 << 18) | (1 << 14), None) == 0  # MS_PRIVATE, MS_REC
+        assert libc.umount2(b"/proc", 2) == 0  # MNT_DETACH
+        context = spawnx.start_processes(ranks.nothing, (), 2, join=False, start_method="forkserver")
+        while not context.join():
+            pass
+        print(context.launcher, [process.exitcode for process in context.processes])
+    """
+    if os.geteuid() != 0:
+        pytest.skip("only root may take its /proc away")
+
+    assert "exec [0, 0]\n" == output(source)
 
 
 def test_template_that_has_died_is_replaced() -> None:
