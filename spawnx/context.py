@@ -9,6 +9,7 @@ import warnings
 
 from spawnx import backends, settings, stacks, teardown, telling, verdict
 from spawnx.evidence import Scene
+from spawnx.finishing import Finishing
 from spawnx.watcher import Ended, Watcher
 
 TYPE_CHECKING = False
@@ -73,8 +74,8 @@ class ProcessContext:
         If one has failed, the others are ended (SIGTERM, then SIGKILL) and reaped, and the failure is raised:
         the cause, with the traceback of the rank if it raised. Each further call raises the next failure
         in turn, those of the ranks that were ended for it included, and in the end returns True. All of them are in
-        `exception.failures`. A rank that raises has failed when it does, not when it exits: it has half a second for
-        its finalizers before it is ended like the others.
+        `exception.failures`. A rank that raises has failed when it does, not when it exits: when its finalizers have
+        done nothing for half a second, it is ended like the others.
 
         If what has failed looks like the consequence of a peer's end (a reset connection), it has up to a second to
         be followed by its cause.
@@ -188,12 +189,14 @@ class ProcessContext:
     def _end_all(self, grace_period: float | None) -> None:
         waits = self._waits if grace_period is None else (grace_period, grace_period)
         ladder = teardown.Ladder(time.monotonic(), *waits)
-        failing: dict[int, float] = {}
+        finishing, failing = Finishing(), dict[int, float]()
         while self._watcher.any_alive:
             now = time.monotonic()
             # Those that are about to report are let do it: many may have failed for one cause.
             failing = {**dict.fromkeys(self._scene.failing(), now), **failing}
-            step = ladder.step(now, self._watcher.alive, {**failing, **self._watcher.reported_at})
+            pids = {rank: self.processes[rank].pid or 0 for rank in self._watcher.alive}
+            spared = finishing.idle_since(now, {**failing, **self._watcher.reported_at}, pids)
+            step = ladder.step(now, pids, spared)
             self._send(teardown.SIGKILL if step.kill else teardown.SIGTERM, step.ranks)
             if step.wait is None:
                 return

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 # Seconds after SIGKILL that a rank may take to end. Who doesn't (state D: a driver or a file system doesn't answer)
 # can't be helped, and must not hang the supervisor.
 LAST_WAIT = 30.0
-# Seconds that a rank which has raised gets to end by itself, so that its exit code is its own.
+# Seconds that a rank which has raised gets to end by itself, since it last worked, so that its exit code is its own.
 SPARED = 0.5
 # Steps are no closer together than this: ranks that raised one after the other are signalled in a few groups.
 _STEP = 0.05
@@ -64,7 +64,7 @@ class Ladder:
         Args:
             now: seconds.
             alive: the ranks that have not ended.
-            raised: of those, who has raised, and when that was known.
+            raised: of those, who has raised, and since when it has been spared.
         """
         left = [rank for rank in alive if rank not in self._killed]
         spared = {rank: raised[rank] + SPARED for rank in left if rank in raised}

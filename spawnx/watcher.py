@@ -249,9 +249,9 @@ class Watcher:
         if isinstance(process, RankProcess):
             process.on_close = None  # it leads back to here: fds must not wait for a cycle collector
             process.kept = None
-        self.ended[rank] = self._ended(rank, LOST if code is None else code, peak_kib, silent=silent)
+        self.ended[rank] = ended = self._ended(rank, LOST if code is None else code, peak_kib, silent=silent)
         del self._alive[rank]
-        if self.ended[rank].failed and self.reported.pop(rank, None) is None:
+        if ended.failed and self.reported.pop(rank, None) is None:
             self.failed.append(rank)
 
     def _let_go(self, ranks: Sequence[int]) -> None:

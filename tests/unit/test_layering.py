@@ -35,6 +35,7 @@ ALLOWED = {
         "telling",
         "evidence",
         "failure",
+        "finishing",
         "stacks",
         "guard",
         "backends",
@@ -43,6 +44,7 @@ ALLOWED = {
     },
     "errors": {"failure"},
     "evidence": {"failure", "mp_private", "watcher", "remote.board", "remote.rank"},
+    "finishing": {"teardown"},
     "stacks": {"process", "backends.contract", "remote.board"},
     "telling": {"errors", "failure", "teardown", "watcher"},
     "launchers": {

@@ -66,9 +66,30 @@ def test_what_is_no_time_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("setting", settings.ALL, ids=lambda setting: setting.name)
 def test_every_variable_is_documented(setting: settings.Choice | settings.Seconds) -> None:
-    """The page of settings names each variable and each choice."""
+    """The page of settings names each variable, and each choice or default."""
     page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
-    choices = setting.choices if isinstance(setting, settings.Choice) else ("10", "off")
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| `{setting.name}` |"))
+    if isinstance(setting, settings.Seconds):
+        choices = ["off"] if setting.may_be_off else []
+        choices += [] if setting.default is None else [f"{setting.default:g}"]
+    else:
+        choices = list(setting.choices)
 
-    assert f"`{setting.name}`" in page
-    assert all(f"`{choice}`" in page for choice in choices)
+    assert all(f"`{choice}`" in row for choice in choices)
+
+
+def test_wait_of_a_teardown_can_not_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have no end."""
+    monkeypatch.setenv("SPAWNX_KILL_AFTER", "off")
+
+    with pytest.raises(
+        ValueError, match=r"SPAWNX_KILL_AFTER='off' is no time: set it to seconds \(0 or more\), or unset"
+    ):
+        settings.check()
+
+
+def test_time_of_a_run_is_off_where_it_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the reference, which has none."""
+    monkeypatch.delenv("SPAWNX_TIMEOUT", raising=False)
+
+    assert settings.TIMEOUT.read() is None

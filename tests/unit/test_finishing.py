@@ -1,0 +1,73 @@
+"""Which ranks that have raised work, and which hang."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from spawnx.finishing import Finishing
+from spawnx.teardown import SPARED
+from tests.support import linux_only
+
+pytestmark = linux_only
+
+WORKS = "print(flush=True)\nwhile True: pass"
+HANGS = "import time\nprint(flush=True)\ntime.sleep(600)"
+
+
+@pytest.fixture
+def pid(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A process that does what the test says."""
+    command = [sys.executable, "-S", "-c", request.param]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process.pid
+        process.kill()
+
+
+@pytest.mark.parametrize("pid", [WORKS], indirect=True, ids=["works"])
+def test_rank_that_works_is_spared_until_it_has_taken_too_long(pid: int) -> None:
+    """Then it is spared no longer than one that hangs."""
+    finishing = Finishing()
+    first = finishing.idle_since(100.0, {3: 100.0}, {3: pid})
+    later = finishing.idle_since(101.0, {3: 100.0}, {3: pid})
+    late = finishing.idle_since(109.0, {3: 100.0}, {3: pid})
+
+    assert ({3: 100.0}, {3: 101.0}, {3: 105.0 - SPARED}) == (first, later, late)
+
+
+@pytest.mark.parametrize("pid", [HANGS], indirect=True, ids=["hangs"])
+def test_rank_that_hangs_is_spared_since_it_raised(pid: int) -> None:
+    """It sleeps, and uses no processor time."""
+    while b"S" != _state(pid):
+        time.sleep(0.001)
+    finishing = Finishing()
+    told = [finishing.idle_since(now, {3: 100.0}, {3: pid}) for now in (100.0, 100.5, 101.0)]
+
+    assert [{3: 100.0}] * 3 == told
+
+
+def _state(pid: int) -> bytes:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b") ")[2].split()[0]
+
+
+def test_rank_that_has_ended_or_not_raised_is_not_looked_at() -> None:
+    """Nobody else's process is."""
+    finishing = Finishing()
+
+    assert {} == finishing.idle_since(1.0, {3: 1.0}, {4: os.getpid()})
+
+
+def test_process_that_is_gone_does_nothing() -> None:
+    """It ended while we looked."""
+    finishing = Finishing()
+    told = [finishing.idle_since(now, {3: 100.0}, {3: 2**22 + 1}) for now in (100.0, 100.5)]
+
+    assert [{3: 100.0}] * 2 == told
