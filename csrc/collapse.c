@@ -14,8 +14,9 @@ int spx_collapse(long start, long end)
     const long size = 2L << 20; /* of a large page where base pages have 4 KiB */
     int n = 0;
 
-    for (long at = (start + size - 1) / size * size; at + size <= end; at += size)
-        n += madvise((void *)(uintptr_t)at, (size_t)size, MADV_COLLAPSE) ==
-             0; // NOLINT(performance-no-int-to-ptr)
+    for (long at = (start + size - 1) / size * size; at + size <= end; at += size) {
+        void *address = (void *)(uintptr_t)at; /* NOLINT(performance-no-int-to-ptr): read in /proc */
+        n += madvise(address, (size_t)size, MADV_COLLAPSE) == 0;
+    }
     return n;
 }

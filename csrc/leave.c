@@ -5,6 +5,7 @@
 #include <link.h>
 #include <stdio.h>
 
+/* As dl_iterate_phdr(3) calls it. */
 static int note_loaded(struct dl_phdr_info *info, size_t size, void *ret_loaded)
 {
     (void)size;

@@ -21,7 +21,7 @@ enum {
 
 /* libc's: the environment, with what os.putenv and libraries have set, of which os.environ doesn't know. Anybody may
  * change it who has the interpreter's lock. */
-extern char **environ;
+extern char **environ; /* NOLINT(readability-redundant-declaration): cffi must see it */
 
 /* SPX_ABI, as compiled. */
 int spx_abi(void);
