@@ -15,6 +15,7 @@ import sys
 import time
 
 from spawnx.remote.wire import DISMISS, HOLD_ARMED, HOLD_UNARMED, MAX_SENT
+from spawnx.remote.withdraw import withdraw
 
 # Orphans get SIGTERM after this part of the grace.
 _TERM_PART = 5
@@ -32,20 +33,10 @@ def main() -> None:
 
 
 def _withdraw() -> None:
-    """Leave what the supervisor's user sees: terminal, streams, folder. See csrc/guardian.c."""
-    import resource
-
+    """Be on our own. See csrc/guardian.c."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     os.setsid()
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(nowhere, fd)
-    if nowhere > 2:  # noqa: PLR2004
-        os.close(nowhere)
-    os.chdir("/")
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    withdraw()
     with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as name:
         name.write("spawnx-guardian")
 

@@ -13,7 +13,6 @@ import importlib
 import mmap
 import os
 import pickle
-import resource
 import struct
 import threading
 from functools import partial
@@ -22,6 +21,7 @@ from spawnx import mp_private
 from spawnx.remote import preload as preloading
 from spawnx.remote import surroundings, template, wire
 from spawnx.remote.rank import SIGKILL
+from spawnx.remote.withdraw import withdraw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _get_ready(
         mp_private.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
         preloading.preload(preload, lambda: None)
         mp_private.flush_streams()
-        _withdraw()
+        withdraw()
     except BaseException as error:  # noqa: BLE001 - told; the call goes on by other means
         word = wire.GAVE_UP if isinstance(error, preloading.GivenUp) else wire.FAILED
         socket.send(word + str(error).encode(errors="replace")[: wire.MOST_TEXT])
@@ -98,18 +98,6 @@ def _get_ready(
     gc.freeze()
     socket.send(wire.READY)
     return {name: value for name, value in os.environb.items() if before.get(name) != value}
-
-
-def _withdraw() -> None:
-    """Keep nothing of the supervisor's from its end: a reader of its output would wait for ours."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(nowhere, fd)
-    if nowhere > 2:  # noqa: PLR2004
-        os.close(nowhere)
-    os.chdir("/")
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _receive(socket: _socket.socket) -> list[int]:

@@ -382,8 +382,11 @@ def test_system_that_forbids_it_is_asked_once(monkeypatch: pytest.MonkeyPatch) -
     assert "exec" == context.launcher
 
 
-def test_sandbox_that_hides_clone3_gets_its_clones_by_clone() -> None:
-    """As containers do, whose filter can't see the flags of the newer call."""
+@pytest.mark.parametrize(
+    ("number", "answer"), [(435, errno.ENOSYS), (272, errno.EPERM)], ids=["clone3", "unshare"]
+)
+def test_sandbox_that_hides_a_call_gets_its_clones_by_another(number: int, answer: int) -> None:
+    """As containers do: clone3, whose flags their filter can't see; unshare, by whose error threads are known."""
     source = """
         import spawnx
         from tests import ranks
@@ -395,23 +398,7 @@ def test_sandbox_that_hides_clone3_gets_its_clones_by_clone() -> None:
         print(context.launcher, [process.exitcode for process in context.processes])
     """
 
-    assert "clone [0, 0, 0]\n" == with_answer(435, errno.ENOSYS, source)
-
-
-def test_sandbox_that_forbids_unshare_is_cloned_in_all_the_same() -> None:
-    """As containers do to those without rights, whatever they ask: threads are then counted by their folder."""
-    source = """
-        import spawnx
-        from tests import ranks
-
-        deny()
-        context = spawnx.spawn(ranks.nothing, (), 3, join=False)
-        while not context.join():
-            pass
-        print(context.launcher, [process.exitcode for process in context.processes])
-    """
-
-    assert "clone [0, 0, 0]\n" == with_answer(272, errno.EPERM, source)
+    assert "clone [0, 0, 0]\n" == with_answer(number, answer, source)
 
 
 def test_template_that_dies_half_way_is_an_error_that_says_so(tmp_path: Path) -> None:
