@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import harness
+from benchmarks import harness, light
 from spawnx import backends
 
 RANKS = 8
@@ -49,18 +49,9 @@ def measure(case: str) -> harness.Metrics:
         multiprocessing.set_forkserver_preload(["torch"])
     if question == "grow":
         return _grow(int(size.removeprefix("calls=")))
-    fn = _use_torch if kind == "torch" else _nothing
+    fn = light.use_torch if kind == "torch" else light.nothing
     first, *further = (_call(name, fn) for _ in range(1 + FURTHER[name]))
     return {"first ms": 1000 * first, "further ms": 1000 * statistics.median(further)}
-
-
-def _nothing(rank: int) -> None:
-    pass
-
-
-def _use_torch(rank: int) -> None:
-    torch = importlib.import_module("torch")
-    assert (torch.ones(8, 8) @ torch.ones(8, 8)).sum() == 512
 
 
 def _call(name: str, fn: Any, ranks: int = RANKS) -> float:
@@ -87,7 +78,7 @@ def _by_hand(fn: Any, ranks: int) -> None:
 def _grow(calls: int) -> harness.Metrics:
     found: harness.Metrics = {}
     for call in range(1, calls + 1):
-        _call("native", _nothing, 1)
+        _call("native", light.nothing, 1)
         if call in (calls // 10, calls):
             kept = [
                 one for one in psutil.Process().children() if "spawnx.remote.kept" in " ".join(one.cmdline())

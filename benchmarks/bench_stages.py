@@ -26,6 +26,19 @@ from spawnx.launchers.template import Template
 
 SIZES = {"light": [8, 1000], "torch": [8]}
 SIZES_QUICK = {"light": [8], "torch": [8]}
+# Run when the template's interpreter starts: it then says when it has imported everything, and begins to clone.
+IN_TEMPLATE = """
+import sys
+if any("spawnx.remote.template" in argument for argument in sys.orig_argv):
+    import time
+    from pathlib import Path
+    from spawnx.remote import template
+    clone = template._clone
+    def say_and_clone(*arguments, **options):
+        Path({stamp!r}).write_text(str(time.monotonic()), encoding="ascii")
+        return clone(*arguments, **options)
+    template._clone = say_and_clone
+"""
 
 
 def cases(quick: bool) -> Iterator[str]:  # noqa: FBT001
@@ -44,7 +57,6 @@ def measure(case: str) -> harness.Metrics:
     os.environ["SPAWNX_BACKEND"] = name
     if kind == "torch":
         importlib.import_module("torch")
-    spawnx.preload(["benchmarks.stamp"])  # after what "auto" is else
     stamps: dict[str, float] = {}
     _stamp_after(Helper, "launch", "prepare", stamps)
     _stamp_after(Template, "_take", "adopted", stamps, before="clones")
@@ -52,7 +64,9 @@ def measure(case: str) -> harness.Metrics:
     reader, writer = spawnx.get_context("spawn").Pipe(duplex=False)
     ranks = int(size.removeprefix("n="))
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["SPAWNX_BENCH_STAMP"] = str(Path(folder, "stamp"))
+        stamp = Path(folder, "stamp")
+        Path(folder, "sitecustomize.py").write_text(IN_TEMPLATE.format(stamp=str(stamp)), encoding="utf-8")
+        os.environ["PYTHONPATH"] = os.pathsep.join([folder, str(harness.ROOT)])
         began = time.monotonic()
         context = spawnx.spawn(light.stamp, (writer, kind == "torch"), ranks, join=False)
         assert context is not None
@@ -60,7 +74,7 @@ def measure(case: str) -> harness.Metrics:
         booted = max(_read(reader) for _ in range(ranks))
         context.join_all()
         ended = time.monotonic()
-        imported = float(Path(folder, "stamp").read_text(encoding="ascii"))
+        imported = float(stamp.read_text(encoding="ascii"))
     marks = [began, stamps["prepare"], imported, stamps["clones"], stamps["hold"], booted, ended]
     stages = ("prepare", "template", "clones", "hold", "boot", "end")
     return {

@@ -30,3 +30,14 @@ def stamp(rank: int, arrive: Connection, torch: bool) -> None:  # noqa: FBT001
     if torch:
         import torch as _  # noqa: F401
     os.write(arrive.fileno(), f"{time.monotonic():.6f}".ljust(STAMP_BYTES).encode())
+
+
+def nothing(rank: int) -> None:
+    """Be a rank that does nothing."""
+
+
+def use_torch(rank: int) -> None:
+    """Be a rank that uses torch."""
+    import torch
+
+    assert (torch.ones(8, 8) @ torch.ones(8, 8)).sum() == 512
