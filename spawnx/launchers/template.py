@@ -116,12 +116,14 @@ class Template:
         message = self._messages.of(self._ranks[0])
         for rank in self._ranks:
             rank.kept = self._ranks[0].kept
-        places = pickle.dumps([rank.place for rank in self._ranks])
-        os.pwrite(message.file, places, message.size)
+        # All of one size, so that each clone reads its own: to drop a list of them would be work for N in each of N.
+        places = [pickle.dumps(rank.place) for rank in self._ranks]
+        place_size = max(map(len, places))
+        os.pwrite(message.file, b"".join(place.ljust(place_size) for place in places), message.size)
         arguments: dict[str, object] = {
             "order": message.file,
             "size": message.size,
-            "places_size": len(places),
+            "place_size": place_size,
             "ranks": len(self._ranks),
             "table": self._table_file,
             "guarded": self._order.guard.kind == GUARDIAN,

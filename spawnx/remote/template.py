@@ -108,7 +108,7 @@ def main(
     *,
     order: int,
     size: int,
-    places_size: int,
+    place_size: int,
     ranks: int,
     table: int,
     guarded: bool,
@@ -123,7 +123,7 @@ def main(
     Args:
         order: the fd of the message, and of the places that follow it.
         size: the length of the message in bytes.
-        places_size: that of the places.
+        place_size: that of each place.
         ranks: how many clones to make.
         table: the fd of the table.
         guarded: whether there is a gate to wait at.
@@ -137,8 +137,6 @@ def main(
     os.close(table)
     try:
         message = mp_private.Message(os.pread(order, size, 0))
-        places: list[Place] = pickle.loads(os.pread(order, places_size, size))  # noqa: S301 - from our supervisor
-        os.close(order)
         for name in OF_EVERY_RANK:
             importlib.import_module(name)
         mp_private.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
@@ -159,7 +157,9 @@ def main(
     shared.close()
     if preload:
         preloading.renew()
-    place = places[position - 1]
+    at = size + place_size * (position - 1)
+    place: Place = pickle.loads(os.pread(order, place_size, at))  # noqa: S301 - from our supervisor
+    os.close(order)
     # Not signal.pthread_sigmask: it would make enums of all signals, 0.1 ms in each of a thousand ranks.
     _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
