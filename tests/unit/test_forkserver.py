@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import os
@@ -633,3 +634,16 @@ def test_sixteen_threads_at_once_are_all_served(start_method: str) -> None:
         thread.join()
 
     assert [[(0, i), (1, i)] for i in range(16)] == sorted(found)
+
+
+def test_asyncio_program_spawns_in_its_executor() -> None:
+    """Several calls at once, while the loop goes on."""
+
+    async def call(i: int) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, lambda: told(ranks.put_argument, 2, (i,)))
+
+    async def call_all() -> list[list[Any]]:
+        return await asyncio.gather(*map(call, range(4)))
+
+    assert [[(0, i), (1, i)] for i in range(4)] == asyncio.run(call_all())
