@@ -89,11 +89,11 @@ class Run:
     def _wait_for_launch(self) -> None:
         """Come to the point when rank k is about to be created, by whatever creates it."""
         left = self.what["k"]
-        templates = (
-            self.what["method"] in ("spawn", "forkserver") and os.environ["SPAWNX_LAUNCHER"] == "clone"
-        )
-        if left > 0 and templates and self.what["backend"] == "native":
-            self._wait_for_template(left)
+        if self.what["backend"] == "native" and os.environ["SPAWNX_LAUNCHER"] in ("auto", "clone"):
+            if left > 0 and self.what["method"] == "spawn":
+                self._wait_for_template(left)
+            elif self.what["method"] == "forkserver":
+                left = 0  # one interpreter is launched, however many ranks there are
 
         def count() -> None:
             nonlocal left
