@@ -14,8 +14,9 @@ import os
 import signal
 import sys
 import tempfile
+import textwrap
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -123,6 +124,19 @@ def without_faulthandler() -> Iterator[None]:
     faulthandler.disable()
     yield
     faulthandler.enable(sys.__stderr__)
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Make a module of a user's, which ranks find; returns its name."""
+
+    def make(source: str) -> str:
+        name = f"of_a_user_{tmp_path.name}"
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return name
+
+    return make
 
 
 @dataclass(frozen=True)

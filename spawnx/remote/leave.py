@@ -96,7 +96,7 @@ def _has_unknown_end(module: object) -> bool:
     name, origin = preload.spec_of(module)
     if name in _WRITES_LATE:
         return True
-    if not origin.endswith(tuple(EXTENSION_SUFFIXES)):
+    if not _is_extension(module):
         return False
     return not (preload.is_of_library(origin) or name.partition(".")[0] in {*preload.VETTED, *_OURS})
 

@@ -166,19 +166,6 @@ def test_signals_do_not_disturb_a_template(tmp_path: Path) -> None:
     assert [["clone", [0] * 4], 0] == served(run_with_template_that(code, SHOW, tmp_path))
 
 
-@pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Make a module of a user's, which ranks find; returns its name."""
-
-    def make(source: str) -> str:
-        name = f"of_a_user_{tmp_path.name}"
-        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source), encoding="utf-8")
-        monkeypatch.syspath_prepend(str(tmp_path))
-        return name
-
-    return make
-
-
 def test_what_a_preload_prints_is_printed_once(
     module: Callable[[str], str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,19 +145,6 @@ def test_ranks_log_each_line_once_where_the_main_module_was_preloaded(tmp_path: 
 # Other ways to ask
 
 
-@pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Make a module of a user's, which ranks find; returns its name."""
-
-    def make(source: str) -> str:
-        name = f"of_a_user_{tmp_path.name}"
-        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source), encoding="utf-8")
-        monkeypatch.syspath_prepend(str(tmp_path))
-        return name
-
-    return make
-
-
 def test_auto_has_what_the_forkserver_was_told_to_preload(module: Callable[[str], str]) -> None:
     """A program that has said so once need not say it again; what is asked for in the call comes first."""
     name = module("VALUE = 7")
