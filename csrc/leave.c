@@ -1,9 +1,14 @@
-/* The end of a process in which nothing is left to be finalized, and what else there may be. */
+/* The end of a process that leaves to the kernel what it shares with its template. */
 
 #include "internal.h"
 
 #include <link.h>
 #include <stdio.h>
+#include <stdlib.h>
+
+/* The one state that is kept between two calls: exit(3) hands nothing to what it calls. */
+static int leaving;
+static int exit_code;
 
 /* As dl_iterate_phdr(3) calls it. */
 static int note_loaded(struct dl_phdr_info *info, size_t size, void *ret_loaded)
@@ -21,8 +26,23 @@ int spx_loaded(void)
     return loaded;
 }
 
+/* Called by exit(3) after all that was registered later, and before all that was registered earlier. */
+static void stop_here(void)
+{
+    if (!leaving)
+        return;
+    (void)fflush(NULL);
+    _exit(exit_code);
+}
+
+int spx_begin_exit(void)
+{
+    return atexit(stop_here) == 0 ? 0 : -ENOMEM;
+}
+
 void spx_leave(int code)
 {
-    (void)fflush(NULL);
-    _exit(code);
+    leaving = 1;
+    exit_code = code;
+    exit(code);
 }

@@ -1,16 +1,17 @@
 /* The C core of spawnx: its whole surface, and its contract.
  *
  * cffi reads this file as it is. Hence no preprocessor line, no includes, and only int, long, struct and enum: pids,
- * fds and signal numbers are int. Each .c file includes it once.
+ * fds and signal numbers are int, and a Python object is void *. Each .c file includes it once.
  *
  * Everywhere: the result is >= 0, or -errno. What ret_ points to is untouched on failure. Every fd that is returned is
  * CLOEXEC and the caller's. Calls that can't block retry EINTR; those that can, return -EINTR. No function allocates,
- * logs, starts a thread, or keeps anything between two calls but in what the caller hands it. Linux only.
+ * logs, starts a thread, or keeps anything between two calls but in what the caller hands it (spx_leave: an exit code).
+ * Linux only.
  */
 
 enum {
     /* What the library and this header must agree on. Raised with every change of this file. */
-    SPX_ABI = 9,
+    SPX_ABI = 10,
     /* spx_arm: the parent was dead already. */
     SPX_ORPHAN = 1,
     /* spx_peek and struct spx_seen: somebody else has reaped the child, and the kernel doesn't tell its exit code. */
@@ -144,8 +145,34 @@ int spx_collapse(long start, long end);
 /* How many libraries have been loaded in this process until now, whether they are still there or not. */
 int spx_loaded(void);
 
-/* End the calling process with an exit code, as _exit(2) does, after what stdio has buffered was written. */
+/* Mark where spx_leave stops: functions that were registered with atexit(3) before this call are not called by it. 0. */
+int spx_begin_exit(void);
+
+/* End the calling process with an exit code: call what was registered with atexit(3) since spx_begin_exit, write what
+ * stdio has buffered, and leave the rest to the kernel. Only one thread may run, or stdio may wait for another one's lock. */
 void spx_leave(int code);
+
+/* What spx_survey looks for. Types are given by their addresses, in ascending order. */
+struct spx_survey {
+    const long
+        *quiet; /* types whose objects do nothing visible outside the process when they are destroyed */
+    int n_quiet;
+    const long *each; /* types of whose objects each is a suspect; of other types that aren't quiet, one is */
+    int n_each;
+    long budget; /* how many visits to untracked objects are made at most */
+};
+
+/* Look at Python objects, and at those to which they refer if the collector doesn't track these. Writes to none of
+ * them, nor to their reference counts, so that a clone copies no page for it.
+ *
+ * objects: a list. ret_suspects: a list, to which the suspects are appended; besides those named above, each class whose
+ * objects have a finalizer and aren't tracked.
+ *
+ * 0. -EOVERFLOW: too many types, too deep, or over budget. -ENOMEM. */
+int spx_survey(const struct spx_survey *what, void *objects, void *ret_suspects);
+
+/* Whether objects of a type have a finalizer, tp_finalize or tp_del; in *ret_dealloc the address of its tp_dealloc. */
+int spx_type(void *kind, long *ret_dealloc);
 
 /* What a supervisor says to its guardian, in one byte each, over a SOCK_SEQPACKET socket (unix(7)). */
 enum {

@@ -38,8 +38,8 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, never written
 SHARED_NAMES = (f"sem.mp-{os.getpid()}-*", "psm_*", "torch_*", "*spawnx*")
 HAS_FAILED = pytest.StashKey[bool]()
 
-# What is tested runs as in a plain shell: PYTHONUNBUFFERED, for one, hides lost output. Not in a fixture: what is started
-# when tests are collected has this environment as well.
+# What is tested runs as in a plain shell: PYTHONUNBUFFERED, for one, hides lost output. Not in a fixture: what is
+# started when tests are collected has this environment as well.
 for variable in [name for name in os.environ if name.startswith("PYTHON")]:
     del os.environ[variable]
 

@@ -13,7 +13,7 @@ from spawnx.backends.contract import LOST
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import NoReturn
 
     from spawnx.backends.contract import Program, Seen, Watch
@@ -173,10 +173,55 @@ def loaded() -> int:
     return int(lib.spx_loaded())
 
 
+def begin_exit() -> None:
+    """Mark where `leave` stops: what was registered with atexit(3) before is not called by it."""
+    _checked(lib.spx_begin_exit())
+
+
 def leave(code: int) -> NoReturn:
-    """End this process at once with an exit code: what libc has buffered is written, and nothing else is done."""
+    """End this process: call what was registered with atexit(3) since `begin_exit`, flush stdio, and no more."""
     lib.spx_leave(code)
     raise AssertionError
+
+
+class Survey:
+    """A search for objects whose end can be seen outside the process: see `struct spx_survey`.
+
+    Args:
+        quiet: types whose objects do nothing when they are destroyed that can be seen.
+        each: types of whose objects each is a suspect.
+        budget: how many untracked objects are visited at most.
+    """
+
+    def __init__(self, quiet: Iterable[type], each: Iterable[type], budget: int) -> None:
+        self._quiet = ffi.new("long[]", sorted(map(id, quiet)))
+        self._each = ffi.new("long[]", sorted(map(id, each)))
+        self._what = ffi.new("struct spx_survey *")
+        self._what.quiet, self._what.n_quiet = self._quiet, len(self._quiet)
+        self._what.each, self._what.n_each = self._each, len(self._each)
+        self._what.budget = budget
+
+    def suspects(self, objects: list[object]) -> list[object]:
+        """The suspects among objects, and among the untracked ones to which these refer.
+
+        Raises:
+            OSError: there are too many.
+        """
+        found: list[object] = []
+        _checked(lib.spx_survey(self._what, ffi.cast("void *", id(objects)), ffi.cast("void *", id(found))))
+        return found
+
+
+def has_finalizer(kind: type) -> bool:
+    """Whether objects of a type have a finalizer: a look at its slots, as a metaclass may hide `__del__`."""
+    return bool(lib.spx_type(ffi.cast("void *", id(kind)), ffi.new("long *")))
+
+
+def dealloc_of(kind: type) -> int:
+    """The address of the C function that destroys objects of a type: one for all classes that Python code has made."""
+    address = ffi.new("long *")
+    lib.spx_type(ffi.cast("void *", id(kind)), address)
+    return int(address[0])
 
 
 class NativeWatch:

@@ -1,125 +1,169 @@
-"""The end of a clone: that of a fresh interpreter where anything could tell, and at once where nothing can.
+"""The end of a clone: that of any interpreter, but for what the template shares with all its clones.
 
-To finalize an interpreter is to take apart every module, and so to copy every page that a clone shared until then: 4
-of a light rank's 6 ms, and nearly all of a torch rank's 300. What a program can see of it is that objects which live
-until the end are finalized: buffers are flushed, `__del__` is called. So those that the rank has made are looked at.
-What the template had made before is the standard library's, or a vetted one's, and needs no end of its own; where it
-has imported anything else, all is as ever.
+To finalize an interpreter is to take every module apart, and so to copy every page that a clone shared until then: 6 of
+a light rank's 9 ms, and nearly all of a torch rank's 250. What a program can see of it is that objects are destroyed:
+buffers are written, `__del__` is called. The rank's own objects are destroyed as ever. The template's are spared: they
+are the standard library's or a vetted one's, and nothing outside can see their end. There are three ends:
 
-Forked ranks always end at once, as multiprocessing has it, whatever they have made.
+* The *long* end is CPython's own.
+* The *cut* end is CPython's own as well, up to the point where the rank's modules are gone and the template's are next:
+  CPython clears modules in the reverse order of their import. There the first object of the template's to be destroyed
+  looks whether anything lives that must be destroyed, too. If so, CPython goes on; if not, the process ends.
+* The *short* end comes before all that, if the rank has made nothing whose destruction can be seen.
+
+Forked ranks end as multiprocessing has it: at once, whatever they have made.
 """
 
 from __future__ import annotations
 
+import _thread
 import gc
 import os
 import sys
+import types
 import weakref
-from _io import _IOBase  # not io.IOBase: an abstract class asks itself at length what it is
-from importlib.machinery import EXTENSION_SUFFIXES
-from types import FunctionType, ModuleType
+from io import StringIO, TextIOWrapper
 
 from spawnx import mp_private
 from spawnx.backends import native
-from spawnx.remote import preload
+from spawnx.remote import preload, quiet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import NoReturn
 
-# Extension modules of the standard library whose objects write when they are deallocated, and have no `__del__`.
-_WRITES_LATE = {"_dbm", "_gdbm", "_sqlite3"}
 # Libraries that are there to look on, and may write at the end what they saw.
 _ONLOOKERS = ("LD_PRELOAD", "LD_AUDIT")
-_OURS = {"spawnx", "_cffi_backend"}
+# The last module that a template imports: the first of its modules that CPython clears.
+_LAST = "spawnx.remote.last"
+# Visits to objects that the collector doesn't track, after which the interpreter is left to deal with them.
+_BUDGET = 5_000_000
 
 
 class Ending:
-    """How a clone is to end; made in its template, before it is cloned.
+    """How a clone is to end; made in its template, as the last thing before it is cloned.
 
     Args:
         imported: the modules that the template was told to import.
     """
 
     def __init__(self, imported: Iterable[str]) -> None:
-        self._may_be_short = (
+        self._is_known = (
             not any(name in os.environ for name in _ONLOOKERS)
             and all(map(preload.is_known, imported))
-            and not any(map(_has_unknown_end, list(sys.modules.values())))
+            and not any(map(quiet.is_unknown_extension, list(sys.modules.values())))
         )
+        self._witness = _Witness()
+        if not self._is_known:
+            return
+        preload.note_constructors()
+        self._survey = native.Survey(quiet.types_of_interpreter() - {_Witness}, quiet.EACH, _BUDGET)
+        # Weak: a stream that is replaced may be flushed by being destroyed.
+        streams = {id(stream): stream for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)}
+        self._streams = [weakref.ref(stream) for stream in streams.values() if stream is not None]
+        self._last = types.ModuleType(_LAST)
+        # What CPython would destroy on its way. The module is in its own list: nothing frees it before it is cleared.
+        self._spared: list[object] = [*sys.modules.values(), sys.path_importer_cache, self._last]
+        self._last.spared = self._spared  # type: ignore[attr-defined]
+        sys.modules[_LAST] = self._last
         self._loaded = native.loaded()
-        self._witness: list[object] = []
+        native.begin_exit()
 
     def begin(self) -> None:
         """In a clone: from now on, what is made is its own."""
         # Found by the collector at the end, unless somebody has frozen what is the rank's.
-        self._witness = []
+        self._witness = _Witness()
 
     def leave(self, code: int) -> NoReturn:
         """End this process, whose `Process` has been bootstrapped; `code` is what `sys.exit` would be given."""
         mp_private.run_exit_functions("spawn")
-        if self._may_be_short and -(2**31) <= code < 2**31:
-            gc.collect()
-            if not self._has_finalizers(gc.get_objects()):
-                # What can't be flushed is to be told as ever: by an exception here, by exit code 120 there.
-                mp_private.flush_streams()
+        if self._is_known and -(2**31) <= code < 2**31 and self._may_be_cut():
+            if self._is_quiet():
                 native.leave(code)
+            # By its name it is cleared before the list.
+            self._last._end = _AtLast(self, code)  # type: ignore[attr-defined]  # noqa: SLF001
+        else:
+            self._spare_nothing()
         sys.exit(code)
 
-    def _has_finalizers(self, made: list[object]) -> bool:
-        """Whether anything that this process has made, and that lives, would be told that the interpreter ends.
+    def cut(self, code: int) -> None:
+        """In the middle of the finalization: end here, unless something is left that must be destroyed."""
+        gc.collect()
+        if preload.may_end() and self._is_quiet() and self._are_flushed():
+            native.leave(code)
+        gc.unfreeze()
 
-        Args:
-            made: what the collector tracks: not what it was told to freeze before the clone.
-        """
+    def _spare_nothing(self) -> None:
+        """Leave all to CPython, which collects nothing that is frozen."""
+        if self._is_known:
+            sys.modules.pop(_LAST, None)
+            vars(self._last).clear()
+            self._spared.clear()
+        # What is quiet needs no destruction; to collect all that the template has made takes its time, and copies it.
+        if not (self._is_known and self._is_quiet()):
+            gc.unfreeze()
+
+    def _may_be_cut(self) -> bool:
+        """Whether nothing but Python's objects may have something to do at the end."""
+        if _thread._count() or len(sys._current_frames()) > 1 or not preload.may_end():  # noqa: SLF001
+            return False
+        extensions = [module for module in self._own_modules() if preload.is_extension(module)]
+        # Libraries that no module has brought: by ctypes, and by modules that need others.
+        if native.loaded() > self._loaded + len(extensions):
+            return False
+        # What can't be flushed is to be seen as ever: by exit code 120.
+        return not any(map(quiet.is_unknown_extension, extensions)) and self._are_flushed()
+
+    def _own_modules(self) -> list[object]:
+        """What this process has imported; not what it has put in the place of a module of the template's."""
+        own: list[object] = []
+        for name, module in reversed(sys.modules.items()):
+            if name == _LAST:
+                break
+            own.append(module)
+        return own
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing outside can see that what this process has made, and that lives, is destroyed."""
         try:
-            extensions = [one for one in made if issubclass(type(one), ModuleType) and _is_extension(one)]
-            return (
-                not any(one is self._witness for one in made)
-                # Libraries that no module has brought: by ctypes, and by modules that need others.
-                or native.loaded() > self._loaded + len(extensions)
-                or any(map(_has_unknown_end, extensions))
-                or any(map(_is_told, made))
-                or not preload.may_end()
-            )
-        except Exception:  # noqa: BLE001 - objects that can't even be looked at: let the interpreter deal with them
-            return True
+            # Not what was frozen before the clone.
+            suspects = self._survey.suspects(gc.get_objects())
+            others = [one for one in suspects if type(one) not in (_Witness, _AtLast)]
+            return any(one is self._witness for one in suspects) and not any(map(quiet.is_noisy, others))
+        except Exception:  # noqa: BLE001 - what can't even be looked at: let the interpreter deal with it
+            return False
+
+    def _are_flushed(self) -> bool:
+        """Flush the standard streams, those that the template had and those that are used now; whether all could be."""
+        streams = [sys.stdout, sys.stderr, *(reference() for reference in self._streams)]
+        return all(map(_is_flushed, streams))
 
 
-def _is_extension(module: object) -> bool:
-    return preload.spec_of(module)[1].endswith(tuple(EXTENSION_SUFFIXES))
+class _Witness:
+    """An object of the rank's own, by which it is seen that the collector lists these."""
 
 
-def _has_unknown_end(module: object) -> bool:
-    """Whether a module is an extension that may have something to do at the end."""
-    name, origin = preload.spec_of(module)
-    if name in _WRITES_LATE:
+class _AtLast:
+    """What is destroyed when CPython has cleared the modules of a rank, and comes to those of its template."""
+
+    def __init__(self, ending: Ending, code: int) -> None:
+        self._ending = ending
+        self._code = code
+
+    def __del__(self) -> None:
+        self._ending.cut(self._code)
+
+
+def _is_flushed(stream: object) -> bool:
+    """Flush a stream; whether that could be, and was not a matter of user code, which is asked once, by CPython."""
+    if stream is None:
         return True
-    if not _is_extension(module):
+    if type(stream) not in (TextIOWrapper, StringIO):
         return False
-    return not (preload.is_of_library(origin) or name.partition(".")[0] in {*preload.VETTED, *_OURS})
-
-
-def _is_told(one: object) -> bool:
-    """Whether an object has something to do when it is finalized."""
-    kind = type(one)
-    if issubclass(kind, _IOBase):
-        return not one.closed and not any(one is part for part in _standard_streams())  # type: ignore[attr-defined]
-    if issubclass(kind, weakref.ref):
-        callback = getattr(one, "__callback__", None)
-        # Those in C are abstract base classes'.
-        return not (callback is None or isinstance(callback, type(len)) or _is_of_stdlib(callback))
-    return hasattr(kind, "__del__")
-
-
-def _is_of_stdlib(function: object) -> bool:
-    return type(function) is FunctionType and preload.is_of_stdlib(function.__module__ or "")
-
-
-def _standard_streams() -> list[object]:
-    """The standard streams with what is beneath them: flushed, or only read."""
-    streams: list[object] = [sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__]
-    for name in ("buffer", "raw"):
-        streams += [getattr(stream, name, None) for stream in streams]
-    return streams
+    try:
+        if not stream.closed:  # type: ignore[attr-defined]
+            stream.flush()  # type: ignore[attr-defined]
+    except Exception:  # noqa: BLE001 - CPython meets it again, and says so
+        return False
+    return True

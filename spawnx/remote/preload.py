@@ -8,10 +8,12 @@ called in clones as well.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import sys
 import weakref
+from importlib.machinery import EXTENSION_SUFFIXES
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 TYPE_CHECKING = False
@@ -52,18 +54,35 @@ class Vetted:
     Attributes:
         renew: renews, in a clone, what must not be equal in two ranks.
         may_end: whether a process that uses it may end without being finalized.
+        noisy: classes in C++ whose objects do more than give memory back when they are destroyed, as "module.name". The
+            collector doesn't track them, and C++ may hold them where nothing of Python's does: what has called their
+            constructor is finalized.
     """
 
-    __slots__ = ("may_end", "renew")
+    __slots__ = ("may_end", "noisy", "renew")
 
-    def __init__(self, renew: Callable[[], None], may_end: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        renew: Callable[[], None],
+        may_end: Callable[[], bool] = lambda: True,
+        noisy: tuple[str, ...] = (),
+    ) -> None:
         self.renew = renew
         self.may_end = may_end
+        self.noisy = noisy
 
 
 # Tried in clones: threads, autograd, OpenMP, DDP over gloo. Their fork handlers, which a raw clone doesn't run, are
 # those of OpenBLAS and autograd, which have nothing to do in a process with one thread.
-VETTED = {"numpy": Vetted(_renew_numpy), "torch": Vetted(_renew_torch, _may_torch_end)}
+VETTED = {
+    "numpy": Vetted(_renew_numpy),
+    "torch": Vetted(
+        _renew_torch,
+        _may_torch_end,
+        # One writes the directory of its archive; one removes its file.
+        noisy=("torch.PyTorchFileWriter", "torch._C._distributed_c10d.FileStore"),
+    ),
+}
 
 
 def chosen(modules: Iterable[object]) -> tuple[str, ...]:
@@ -129,6 +148,11 @@ def is_of_library(origin: str) -> bool:
     # Not by sysconfig, which knows it from a file that may not be there, and takes its time.
     library = os.path.dirname(os.__file__)
     return origin.startswith(os.path.join(library, "")) and "site-packages" not in origin
+
+
+def is_extension(module: object) -> bool:
+    """Whether a module is in C, in a file of its own."""
+    return spec_of(module)[1].endswith(tuple(EXTENSION_SUFFIXES))
 
 
 def preload(names: Iterable[str], import_main: Callable[[], None]) -> None:
@@ -206,7 +230,43 @@ def renew() -> None:
 
 def may_end() -> bool:
     """In a clone: whether it may end without being finalized, as far as the vetted libraries go."""
-    return all(vetted.may_end() for vetted in _loaded())
+    loaded = _loaded()
+    noted = not _constructed and all(vetted in _noted for vetted in loaded if vetted.noisy)
+    return noted and all(vetted.may_end() for vetted in loaded)
+
+
+def is_noisy(module: str, name: str) -> bool:
+    """Whether a class is one of a vetted library's noisy ones."""
+    vetted = VETTED.get(module.partition(".")[0])
+    return vetted is not None and f"{module}.{name}" in vetted.noisy
+
+
+def note_constructors() -> None:
+    """In a template: from now on, note when an object of a noisy class of the vetted libraries' is made."""
+    for vetted in _loaded():
+        _noted.append(vetted)
+        for path in vetted.noisy:
+            module, _, name = path.rpartition(".")
+            kind = getattr(sys.modules.get(module), name, None)
+            if kind is not None:
+                _note_constructor(kind)
+
+
+def _note_constructor(kind: type) -> None:
+    construct = kind.__init__  # type: ignore[misc]
+
+    @functools.wraps(construct)
+    def note(self: object, *args: object, **kwargs: object) -> None:
+        _constructed.add(kind)
+        construct(self, *args, **kwargs)
+
+    kind.__init__ = note  # type: ignore[misc]
+
+
+# The libraries whose constructors are noted: those that the template has imported.
+_noted: list[Vetted] = []
+# The noisy classes of which objects have been made in this clone.
+_constructed: set[type] = set()
 
 
 def _loaded() -> list[Vetted]:
