@@ -165,14 +165,15 @@ struct spx_survey {
 /* Look at Python objects, and at those to which they refer if the collector doesn't track these. Writes to none of
  * them, nor to their reference counts, so that a clone copies no page for it.
  *
- * objects: a list. ret_suspects: a list, to which the suspects are appended; besides those named above, each class whose
- * objects have a finalizer and aren't tracked.
+ * objects: a list. ret_suspects: a list, to which the suspects are appended; besides those named above, each class made
+ * by Python code whose objects have a finalizer and aren't tracked.
  *
  * 0. -EOVERFLOW: too many types, too deep, or over budget. -ENOMEM. */
 int spx_survey(const struct spx_survey *what, void *objects, void *ret_suspects);
 
-/* Whether objects of a type have a finalizer, tp_finalize or tp_del; in *ret_dealloc the address of its tp_dealloc. */
-int spx_type(void *kind, long *ret_dealloc);
+/* Look at the C slots of n types, a list: whether their objects have a finalizer, tp_finalize or tp_del, and the address
+ * of tp_dealloc. */
+void spx_types(void *types, int *ret_finalized, long *ret_dealloc);
 
 /* What a supervisor says to its guardian, in one byte each, over a SOCK_SEQPACKET socket (unix(7)). */
 enum {

@@ -5,18 +5,33 @@
 
 #include "internal.h"
 
-/* How many types are noted so that one object of each is a suspect, and how deep untracked containers are followed. */
-#define MAX_TYPES 256
+/* How many types a survey tells apart, a power of two; how deep it follows untracked containers. */
+#define TYPES 2048
 #define MAX_DEPTH 64
+
+enum verdict {
+    UNKNOWN,
+    QUIET,
+    EACH,  /* each of its objects is a suspect */
+    NOTED, /* one of its objects was, on behalf of all */
+};
+
+/* What is known of a type. */
+struct kind {
+    const PyTypeObject *type;
+    enum verdict verdict;
+    int is_metaclass;
+    traverseproc traverse; /* NULL: its objects refer to nothing */
+    inquiry is_gc;
+};
 
 struct survey {
     const struct spx_survey *what;
     PyObject *suspects;
     long left; /* of the budget */
     int depth;
-    int n_types;
-    const PyTypeObject *types[MAX_TYPES];
-    const PyTypeObject *last; /* quiet, and asked for again mostly */
+    int n_kinds;
+    struct kind kinds[TYPES]; /* by address, with open addressing */
 };
 
 static int is_among(const long *sorted, int n, const PyTypeObject *type)
@@ -36,27 +51,47 @@ static int is_among(const long *sorted, int n, const PyTypeObject *type)
     return 0;
 }
 
-/* Whether a type has been noted; it is from now on. -EOVERFLOW: there is no room for more. */
-static int was_noted(struct survey *survey, const PyTypeObject *type)
+static struct kind kind_of(const struct spx_survey *what, PyTypeObject *type)
 {
-    for (int i = 0; i < survey->n_types; i++)
-        if (survey->types[i] == type)
-            return 1;
-    if (survey->n_types == MAX_TYPES)
-        return -EOVERFLOW;
-    survey->types[survey->n_types++] = type;
-    return 0;
+    unsigned long flags = PyType_GetFlags(type);
+    struct kind kind = {.type = type, .is_metaclass = (flags & Py_TPFLAGS_TYPE_SUBCLASS) != 0};
+
+    if (is_among(what->each, what->n_each, type))
+        kind.verdict = EACH;
+    /* A class may have been given a finalizer since it was found quiet. */
+    else if (is_among(what->quiet, what->n_quiet, type) && PyType_GetSlot(type, Py_tp_finalize) == NULL)
+        kind.verdict = QUIET;
+    if ((flags & Py_TPFLAGS_HAVE_GC) != 0) {
+        kind.traverse = (traverseproc)PyType_GetSlot(type, Py_tp_traverse);
+        kind.is_gc = (inquiry)PyType_GetSlot(type, Py_tp_is_gc);
+    }
+    return kind;
 }
 
-static int is_class(PyObject *object)
+/* What is known of a type; NULL if there are too many. */
+static struct kind *find(struct survey *survey, PyTypeObject *type)
 {
-    return (PyType_GetFlags(Py_TYPE(object)) & Py_TPFLAGS_TYPE_SUBCLASS) != 0;
+    size_t at = ((uintptr_t)type >> 4) % TYPES;
+
+    while (survey->kinds[at].type != NULL && survey->kinds[at].type != type)
+        at = (at + 1) % TYPES;
+    if (survey->kinds[at].type == NULL) {
+        if (survey->n_kinds == TYPES / 2)
+            return NULL;
+        survey->n_kinds++;
+        survey->kinds[at] = kind_of(survey->what, type);
+    }
+    return &survey->kinds[at];
 }
 
-/* Whether a class has objects with a finalizer that the collector doesn't track: they could be anywhere. */
+/* Whether a class that Python code has made has objects with a finalizer that the collector doesn't track: these could
+ * be anywhere. */
 static int hides_objects(PyTypeObject *type)
 {
-    return (PyType_GetFlags(type) & Py_TPFLAGS_HAVE_GC) == 0 && PyType_GetSlot(type, Py_tp_finalize) != NULL;
+    unsigned long flags = PyType_GetFlags(type);
+
+    return (flags & Py_TPFLAGS_HEAPTYPE) != 0 && (flags & Py_TPFLAGS_HAVE_GC) == 0 &&
+           PyType_GetSlot(type, Py_tp_finalize) != NULL;
 }
 
 static int suspect(struct survey *survey, PyObject *object)
@@ -67,44 +102,32 @@ static int suspect(struct survey *survey, PyObject *object)
     return -ENOMEM;
 }
 
-/* Look at one object: 0, or -errno. Borrowed references only: a count that is written is a page that is copied. */
-static int look(struct survey *survey, PyObject *object)
+static int judge(struct survey *survey, PyObject *object, struct kind *kind)
 {
-    PyTypeObject *type = Py_TYPE(object);
-    const struct spx_survey *what = survey->what;
-
-    if (type == survey->last)
-        return 0;
-    if (is_among(what->each, what->n_each, type) ||
-        (is_class(object) && hides_objects((PyTypeObject *)object)))
+    if (kind->is_metaclass && hides_objects((PyTypeObject *)object))
         return suspect(survey, object);
-    /* A finalizer may have been given to the class since it was found quiet. */
-    if (is_among(what->quiet, what->n_quiet, type) && PyType_GetSlot(type, Py_tp_finalize) == NULL) {
-        if (!is_class(object))
-            survey->last = type;
+    if (kind->verdict == QUIET || kind->verdict == NOTED)
         return 0;
-    }
-    int noted = was_noted(survey, type);
-    if (noted != 0)
-        return noted < 0 ? noted : 0;
+    if (kind->verdict == UNKNOWN)
+        kind->verdict = NOTED;
     return suspect(survey, object);
-}
-
-/* Whether the collector knows of an object: not of a class in C, though it knows of classes. */
-static int is_container(PyObject *object)
-{
-    inquiry is_gc = (inquiry)PyType_GetSlot(Py_TYPE(object), Py_tp_is_gc);
-
-    return (PyType_GetFlags(Py_TYPE(object)) & Py_TPFLAGS_HAVE_GC) != 0 && (is_gc == NULL || is_gc(object));
 }
 
 static int visit(PyObject *object, void *context);
 
-static int visit_references_of(struct survey *survey, PyObject *object)
+/* Look at one object, and at what it refers to: 0, or -errno. Borrowed references only: a count that is written is a
+ * page that is copied. */
+static int look(struct survey *survey, PyObject *object)
 {
-    traverseproc traverse = (traverseproc)PyType_GetSlot(Py_TYPE(object), Py_tp_traverse);
+    struct kind *kind = find(survey, Py_TYPE(object));
 
-    return traverse == NULL ? 0 : traverse(object, visit, survey);
+    if (kind == NULL)
+        return -EOVERFLOW;
+    int result = judge(survey, object, kind);
+    /* Classes in C are objects of a container type, and no containers. */
+    if (result == 0 && kind->traverse != NULL && (kind->is_gc == NULL || kind->is_gc(object)))
+        result = kind->traverse(object, visit, survey);
+    return result;
 }
 
 /* As tp_traverse calls it for everything to which an object refers. What is tracked is in the list of those that are
@@ -115,28 +138,11 @@ static int visit(PyObject *object, void *context)
 
     if (PyObject_GC_IsTracked(object))
         return 0;
-    if (--survey->left < 0 || survey->depth > MAX_DEPTH)
+    if (--survey->left < 0 || survey->depth == MAX_DEPTH)
         return -EOVERFLOW;
+    survey->depth++;
     int result = look(survey, object);
-    if (result == 0 && is_container(object)) {
-        survey->depth++;
-        result = visit_references_of(survey, object);
-        survey->depth--;
-    }
-    return result;
-}
-
-static int look_at_all(struct survey *survey, PyObject *objects)
-{
-    Py_ssize_t n = PyList_Size(objects);
-    int result = 0;
-
-    for (Py_ssize_t i = 0; i < n && result == 0; i++) {
-        PyObject *object = PyList_GetItem(objects, i);
-        result = look(survey, object);
-        if (result == 0)
-            result = visit_references_of(survey, object);
-    }
+    survey->depth--;
     return result;
 }
 
@@ -144,18 +150,25 @@ int spx_survey(const struct spx_survey *what, void *objects, void *ret_suspects)
 {
     struct survey survey = {.what = what, .suspects = ret_suspects, .left = what->budget};
     PyGILState_STATE gil = PyGILState_Ensure();
-    int result = look_at_all(&survey, objects);
+    Py_ssize_t n = PyList_Size(objects);
+    int result = 0;
 
+    for (Py_ssize_t i = 0; i < n && result == 0; i++)
+        result = look(&survey, PyList_GetItem(objects, i));
     PyGILState_Release(gil);
     return result;
 }
 
-int spx_type(void *kind, long *ret_dealloc)
+void spx_types(void *types, int *ret_finalized, long *ret_dealloc)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
-    int finalizes = PyType_GetSlot(kind, Py_tp_finalize) != NULL || PyType_GetSlot(kind, Py_tp_del) != NULL;
+    Py_ssize_t n = PyList_Size(types);
 
-    *ret_dealloc = (long)(uintptr_t)PyType_GetSlot(kind, Py_tp_dealloc);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyTypeObject *type = (PyTypeObject *)PyList_GetItem(types, i);
+        ret_finalized[i] =
+            PyType_GetSlot(type, Py_tp_finalize) != NULL || PyType_GetSlot(type, Py_tp_del) != NULL;
+        ret_dealloc[i] = (long)(uintptr_t)PyType_GetSlot(type, Py_tp_dealloc);
+    }
     PyGILState_Release(gil);
-    return finalizes;
 }

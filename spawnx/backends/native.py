@@ -212,16 +212,14 @@ class Survey:
         return found
 
 
-def has_finalizer(kind: type) -> bool:
-    """Whether objects of a type have a finalizer: a look at its slots, as a metaclass may hide `__del__`."""
-    return bool(lib.spx_type(ffi.cast("void *", id(kind)), ffi.new("long *")))
+def slots(types: list[type]) -> list[tuple[bool, int]]:
+    """The C slots of types, which no metaclass hides: whether objects have a finalizer, and what destroys them.
 
-
-def dealloc_of(kind: type) -> int:
-    """The address of the C function that destroys objects of a type: one for all classes that Python code has made."""
-    address = ffi.new("long *")
-    lib.spx_type(ffi.cast("void *", id(kind)), address)
-    return int(address[0])
+    The second is the address of a function: one and the same for all classes that Python code has made.
+    """
+    finalized, dealloc = ffi.new("int[]", len(types)), ffi.new("long[]", len(types))
+    lib.spx_types(ffi.cast("void *", id(types)), finalized, dealloc)
+    return [(bool(has), int(address)) for has, address in zip(finalized, dealloc, strict=True)]
 
 
 class NativeWatch:

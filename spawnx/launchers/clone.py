@@ -45,17 +45,16 @@ class CloneLauncher:
             try:
                 self._clone(order, ranks, payloads)
             except CantServe as reason:
-                _remember(reason)
                 self.name = ExecLauncher.name
-                _tell("info", "ranks are started by exec, not cloned: %s", str(reason))
+                _give_way(order.start_method, reason)
                 ExecLauncher().start_with(payloads, order, ranks)
         finally:
             payloads.close()
 
     def _clone(self, order: Order, ranks: Sequence[RankProcess], payloads: Payloads) -> None:
         """Clone, with modules imported before if that can be."""
-        if _never:
-            raise CantServe(_never)
+        if order.start_method in _never:
+            raise CantServe(_never[order.start_method])
         if not payloads.shareable:
             raise CantServe("each rank needs a pickle of its own")
         wanted = modules.of(order)
@@ -87,16 +86,18 @@ def _launch(errand: Errand, backend: Backend) -> Helper:
     return Helper.launch(backend, program)
 
 
-# Why this system never clones, once it has said so: no template is tried again.
-_never: str | None = None
+# By start method: why this system never clones, once it has said so. No template is tried again.
+_never: dict[str, str] = {}
 # The modules with which no template could be cloned.
 _given_up: set[tuple[str, ...]] = set()
 
 
-def _remember(reason: CantServe) -> None:
-    global _never  # noqa: PLW0603 - an answer of the system, the same for the life of this process
-    if reason.for_good:
-        _never = str(reason)
+def _give_way(start_method: str, reason: CantServe) -> None:
+    """Say why ranks aren't cloned: to everybody, once, if they never will be."""
+    level = "info"
+    if reason.for_good and start_method not in _never:
+        level, _never[start_method] = "warning", str(reason)
+    _tell(level, "ranks are started by exec, not cloned: %s", str(reason))
 
 
 def _tell(level: str, text: str, reason: str) -> None:

@@ -134,6 +134,7 @@ class Template:
             "start_method": self._order.start_method,
         }
         keep = [message.file, self._table_file, self._messages.tracker, *message.fds]
+        arguments["keep"] = tuple(keep)
         return Errand(arguments, keep)
 
     def _work(self, job: Job, launch: Callable[[Errand, Job], Helper | None], errand: Errand) -> None:
@@ -157,6 +158,9 @@ class Template:
             raise CantServe("the kernel ignores CLONE_PARENT", for_good=True)
         if table.state == template.GAVE_UP_PRELOAD:
             raise PreloadGivenUp(table.reason)
+        if table.state == template.HAS_STARTUP_CODE:
+            hint = "SPAWNX_LAUNCHER=clone runs it once for all ranks"
+            raise CantServe(f"{table.reason}; {hint}", for_good=True)
         if table.state == template.BOOTING and not pids:
             reason = table.reason or f"the template ended {told(code)}"
             raise CantServe(reason, for_good=table.errno in PERMANENT)

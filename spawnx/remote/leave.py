@@ -46,11 +46,13 @@ class Ending:
 
     Args:
         imported: the modules that the template was told to import.
+        startup_code: whether code that isn't known has run in it before.
     """
 
-    def __init__(self, imported: Iterable[str]) -> None:
+    def __init__(self, imported: Iterable[str], *, startup_code: bool) -> None:
         self._is_known = (
-            not any(name in os.environ for name in _ONLOOKERS)
+            not startup_code
+            and not any(name in os.environ for name in _ONLOOKERS)
             and all(map(preload.is_known, imported))
             and not any(map(quiet.is_unknown_extension, list(sys.modules.values())))
         )

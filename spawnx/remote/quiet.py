@@ -18,7 +18,7 @@ from spawnx.remote import preload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
 # Ours, and what cffi brings: CDataGCP, which calls a destructor of the user's, is the exception among its types.
@@ -47,25 +47,31 @@ class _OfPython:
     """Destroyed as all objects are whose class was made by Python code: by the bases' code, after `__del__`."""
 
 
-_DEALLOC_OF_PYTHON = native.dealloc_of(_OfPython)
+((_, _DEALLOC_OF_PYTHON),) = native.slots([_OfPython])
 
 
 def types_of_interpreter() -> set[type]:
     """The types whose objects are quiet; without those of vetted libraries, of which there are thousands."""
-    return {kind for kind in _all_types() if not preload.is_vetted(_module_of(kind)) and is_quiet(kind)}
+    kinds = _all_types()
+    slots = dict(zip(map(id, kinds), native.slots(kinds), strict=True))
+    return {
+        kind
+        for kind in kinds
+        if not preload.is_vetted(_module_of(kind)) and _judge(kind, lambda kind: slots[id(kind)])
+    }
 
 
-def _all_types() -> Iterator[type]:
-    seen: dict[int, type] = {id(object): object}
+def _all_types() -> list[type]:
+    seen: set[int] = set()
+    kinds: list[type] = []
     todo: list[type] = [object]
     while todo:
         kind = todo.pop()
-        yield kind
-        subclasses: list[type] = type.__subclasses__(kind)
-        for one in subclasses:
-            if id(one) not in seen:
-                seen[id(one)] = one
-                todo.append(one)
+        if id(kind) not in seen:
+            seen.add(id(kind))
+            kinds.append(kind)
+            todo += type.__subclasses__(kind)
+    return kinds
 
 
 def _module_of(kind: type) -> str:
@@ -75,13 +81,19 @@ def _module_of(kind: type) -> str:
 
 def is_quiet(kind: type) -> bool:
     """Whether every object of a type is quiet."""
-    if id(kind) in _EACH or native.has_finalizer(kind):
+    return _judge(kind, lambda kind: native.slots([kind])[0])
+
+
+def _judge(kind: type, slots: Callable[[type], tuple[bool, int]]) -> bool:
+    finalized, dealloc = slots(kind)
+    if finalized or id(kind) in _EACH:
         return False
     base = kind
-    while native.dealloc_of(base) == _DEALLOC_OF_PYTHON:
+    while dealloc == _DEALLOC_OF_PYTHON:
         base = _base(base)
+        dealloc = slots(base)[1]
     # A module that Python code has made, of a class of its own, has no C code of an extension's behind it.
-    return base is types.ModuleType or (id(base) not in _EACH and _is_plain(base))
+    return (base is types.ModuleType and base is not kind) or (id(base) not in _EACH and _is_plain(base))
 
 
 def _is_plain(kind: type) -> bool:
@@ -90,7 +102,9 @@ def _is_plain(kind: type) -> bool:
     root = module.partition(".")[0]
     if root in _NOISY_MODULES or (module, name) in _NOISY_TYPES or preload.is_noisy(module, name):
         return False
-    return root in sys.stdlib_module_names or root in _OURS or preload.is_vetted(root)
+    if root in sys.stdlib_module_names or root in _OURS or preload.is_vetted(root):
+        return True
+    return (module, name) == ("Token", "MISSING")  # of contextvars
 
 
 def is_noisy(one: object) -> bool:
@@ -103,7 +117,7 @@ def is_noisy(one: object) -> bool:
     look = _EACH.get(id(kind))
     if look is not None:
         return look(one)
-    if issubclass(kind, type) and native.has_finalizer(one) and not _flags(one) & _IS_TRACKED:  # type: ignore[arg-type]
+    if issubclass(kind, type) and native.slots([one])[0][0] and not _flags(one) & _IS_TRACKED:  # type: ignore[list-item]
         return True
     return not is_quiet(kind)
 
@@ -133,8 +147,10 @@ def _has_callback(reference: weakref.ref[object]) -> bool:
     callback: Any = reference.__callback__
     if callback is None:
         return False
-    if type(callback) is types.BuiltinFunctionType:  # an abstract base class's, in C
-        return not (callback.__name__ == "_destroy" and type(callback.__self__) is weakref.ref)
+    if (
+        type(callback) is types.BuiltinFunctionType
+    ):  # those in C, of abstract base classes and of thread-local data
+        return type(callback.__self__) is not weakref.ref
     return not (type(callback) is types.FunctionType and preload.is_of_stdlib(callback.__module__ or ""))
 
 
@@ -148,8 +164,8 @@ def is_unknown_extension(module: object) -> bool:
 
 def _has_destructor(capsule: object) -> bool:
     """Whether a capsule may have one: it shows its name alone, as in `<capsule object "datetime.CAPI" at ...>`."""
-    name = repr(capsule).partition('"')[2].partition(".")[0]
-    return not (name in sys.stdlib_module_names or preload.is_vetted(name))
+    name = repr(capsule).partition('"')[2].partition('"')[0].partition(".")[0]
+    return not (name == "cffi" or name in sys.stdlib_module_names or preload.is_vetted(name))
 
 
 def _never(_: object) -> bool:

@@ -17,10 +17,11 @@ import struct
 import sys
 import threading
 
-from spawnx import mp_private
+from spawnx import mp_private, settings
 from spawnx.remote import leave as leaving
 from spawnx.remote import preload as preloading
 from spawnx.remote import rank as remote
+from spawnx.remote import startup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ BOOTING = 0
 CLONING = 1
 CLONED = 2
 GAVE_UP_PRELOAD = 3
+HAS_STARTUP_CODE = 4
 
 # What every rank imports on its way to the main module and to its end.
 OF_EVERY_RANK = ("pkgutil", "runpy", "spawnx.remote.gate", "spawnx.remote.report")
@@ -56,7 +58,7 @@ class Table:
 
     @property
     def state(self) -> int:
-        """`BOOTING`, `CLONING`, `CLONED` or `GAVE_UP_PRELOAD`."""
+        """`BOOTING`, `CLONING`, `CLONED`, `GAVE_UP_PRELOAD` or `HAS_STARTUP_CODE`."""
         state: int = _HEAD.unpack_from(self.memory)[0]
         return state
 
@@ -104,6 +106,16 @@ def size_of(ranks: int) -> int:
     return _HEAD.size + ranks * _PID.size + _REASON
 
 
+class _HasStartupCode(Exception):  # noqa: N818 - no error, but a reason to go another way
+    """What ran in this interpreter before us is to run in each rank."""
+
+
+def _check_startup(code: str) -> None:
+    """See that start-up code is only here where the user wants it to run once for all ranks."""
+    if code and settings.LAUNCHER.read() != "clone":
+        raise _HasStartupCode(code)
+
+
 def main(
     *,
     order: int,
@@ -117,6 +129,7 @@ def main(
     mask: list[int],
     preload: tuple[str, ...],
     start_method: str,
+    keep: tuple[int, ...],
 ) -> Callable[[], None]:
     """Be a template. Returns in the clones only, with what each is to do next: with no frame of the template's left.
 
@@ -132,10 +145,14 @@ def main(
         mask: the signals that are blocked in the ranks; here all are.
         preload: the modules that are imported before.
         start_method: by which ranks are to end.
+        keep: the fds that were handed over.
     """
+    # By spawn, start-up code runs in each rank. By forkserver it runs once, as in multiprocessing's.
+    startup_code = startup.find_unknown(keep) if start_method == "spawn" else ""
     shared = Table(table, ranks)
     os.close(table)
     try:
+        _check_startup(startup_code)
         message = mp_private.Message(os.pread(order, size, 0))
         for name in OF_EVERY_RANK:
             importlib.import_module(name)
@@ -143,10 +160,12 @@ def main(
         message.prepare_clones()
         if preload:
             preloading.preload(preload, message.import_main)
-        ending = None if start_method == "forkserver" else leaving.Ending(preload)
+        ending = (
+            None if start_method == "forkserver" else leaving.Ending(preload, startup_code=bool(startup_code))
+        )
         position = _clone(shared, ranks, parent, guarded=guarded)
-    except preloading.GivenUp as error:
-        shared.write(GAVE_UP_PRELOAD)
+    except (preloading.GivenUp, _HasStartupCode) as error:
+        shared.write(HAS_STARTUP_CODE if isinstance(error, _HasStartupCode) else GAVE_UP_PRELOAD)
         shared.explain(str(error))
         os._exit(0)
     except BaseException as error:  # noqa: BLE001 - told; the call goes on by other means

@@ -59,7 +59,9 @@ def run_with_template_that(code: str, source: str, folder: Path) -> subprocess.C
     program = folder / "program.py"
     program.write_text(textwrap.dedent(source), encoding="utf-8")
     return subprocess.run(
-        [sys.executable, str(program)], env={**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"},
+        [sys.executable, str(program)],
+        # Start-up code is a reason not to clone, unless that is insisted on.
+        env={**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "SPAWNX_LAUNCHER": "clone"},
         capture_output=True, text=True, timeout=LONG_S, check=False,
     )  # fmt: skip
 
@@ -354,7 +356,7 @@ def test_template_that_can_not_serve_gives_way_to_exec(code: str, reason: str, t
     done = run_with_template_that(code, SHOW, tmp_path)
 
     assert [["exec", [0] * 4], 0] == [json.loads(line) for line in done.stdout.splitlines()[-2:]], done.stderr
-    assert f"INFO ranks are started by exec, not cloned: {reason}" in done.stdout
+    assert f"ranks are started by exec, not cloned: {reason}" in done.stdout
 
 
 HALF = """
@@ -373,7 +375,7 @@ HALF = """
 
 def test_system_that_forbids_it_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second call starts no template."""
-    monkeypatch.setattr("spawnx.launchers.clone._never", "the system forbids it")
+    monkeypatch.setattr("spawnx.launchers.clone._never", {"spawn": "the system forbids it"})
     monkeypatch.setattr("spawnx.launchers.clone.Template", None)
     context = spawnx.spawn(ranks.nothing, (), 2, join=False)
     finish(context)
