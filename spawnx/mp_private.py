@@ -294,6 +294,24 @@ def use_resource_tracker(fd: int) -> None:
 
 
 @contextlib.contextmanager
+def preserving_resource_tracker() -> Iterator[None]:
+    """Let children that are forked or cloned in this block keep the fd of the resource tracker, as multiprocessing's do.
+
+    Since CPython 3.13.18, 3.14.10 and 3.15.2 (gh-146313) any other child closes it, and starts a tracker of its own,
+    which removes what the child has made when the child ends. To be left in the child as well as here.
+    """
+    intent = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_fork_intent", None)
+    if intent is None:
+        yield
+        return
+    intent.preserve_fd = True
+    try:
+        yield
+    finally:
+        intent.preserve_fd = False
+
+
+@contextlib.contextmanager
 def _inheriting() -> Iterator[None]:
     """Let no process be started, as while a rank is still being made: a main module without a guard would, for ever."""
     current: Any = multiprocessing.process.current_process()

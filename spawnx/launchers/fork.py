@@ -64,7 +64,8 @@ def _fork_all(
         # Not `pids.append(os.fork())`: another thread may take a signal that we block, and Python would run its
         # handler in this one between the two calls. The pid would be lost with the KeyboardInterrupt. Inside of
         # extend() no Python code runs; iter() ends at the 0 that a child gets.
-        pids.extend(islice(iter(os.fork, 0), 1))
+        with mp_private.preserving_resource_tracker():
+            pids.extend(islice(iter(os.fork, 0), 1))
         if len(pids) == i:
             _be_rank(order, rank, supervisor, parent, mask)
 

@@ -54,7 +54,9 @@ def main(
     while fds := _receive(socket):
         errno = 0
         try:
-            if native.clone_siblings(memory, 0, 1, parent, SIGKILL):
+            with mp_private.preserving_resource_tracker():
+                is_clone = native.clone_siblings(memory, 0, 1, parent, SIGKILL)
+            if is_clone:
                 socket.close()
                 memory.close()
                 threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # noqa: SLF001

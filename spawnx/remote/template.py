@@ -209,7 +209,8 @@ def _clone(table: Table, ranks: int, parent: int, *, guarded: bool) -> int:
     table.write(CLONING)
     signum = remote.SIGKILL if guarded else remote.SIGINT
     try:
-        position = native.clone_siblings(table.memory, table.pids_at, ranks, parent, signum)
+        with mp_private.preserving_resource_tracker():
+            position = native.clone_siblings(table.memory, table.pids_at, ranks, parent, signum)
     except OSError as error:
         # Nothing was cloned, and nothing will: the other way is open. Or a clone failed: then the call has.
         table.write(CLONING if table.pids else BOOTING, error.errno or 0)

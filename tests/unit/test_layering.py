@@ -85,7 +85,7 @@ ALLOWED = {
     # mp_private: what the standard library launches programs with is private to multiprocessing.
     "backends": {"backends", "settings", "mp_private"},
     # What runs in a rank: never the supervisor's side, but the backend that arms it.
-    "remote": {"remote", "backends", "mp_private"},
+    "remote": {"remote", "backends", "mp_private", "settings"},
 }
 
 
