@@ -295,7 +295,7 @@ def use_resource_tracker(fd: int) -> None:
 
 @contextlib.contextmanager
 def preserving_resource_tracker() -> Iterator[None]:
-    """Let children that are forked or cloned in this block keep the fd of the resource tracker, as multiprocessing's do.
+    """Let children that are forked or cloned here keep the fd of the resource tracker, as those of multiprocessing do.
 
     Since CPython 3.13.18, 3.14.10 and 3.15.2 (gh-146313) any other child closes it, and starts a tracker of its own,
     which removes what the child has made when the child ends. To be left in the child as well as here.
