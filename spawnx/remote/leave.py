@@ -17,6 +17,7 @@ Forked ranks end as multiprocessing has it: at once, whatever they have made.
 from __future__ import annotations
 
 import _thread
+import faulthandler
 import gc
 import os
 import sys
@@ -69,6 +70,7 @@ class Ending:
         self._spared: list[object] = [*sys.modules.values(), sys.path_importer_cache, self._last]
         self._last.spared = self._spared  # type: ignore[attr-defined]
         sys.modules[_LAST] = self._last
+        _load_unwinder()
         self._loaded = native.loaded()
         native.begin_exit()
 
@@ -155,6 +157,13 @@ class _AtLast:
 
     def __del__(self) -> None:
         self._ending.cut(self._code)
+
+
+def _load_unwinder() -> None:
+    """Load the library by which faulthandler unwinds C stacks (CPython 3.14): here, and not in each rank."""
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)
+        faulthandler.disable()
 
 
 def _is_flushed(stream: object) -> bool:

@@ -35,6 +35,13 @@ _NOISY_TYPES = {
     ("builtins", "weakcallableproxy"),
 }  # fmt: skip
 
+# Callbacks in C: of abstract base classes, and of thread-local data (before CPython 3.13, and since).
+_QUIET_CALLBACKS = {
+    ("_destroy", weakref.ref),
+    ("_localdummy_destroyed", weakref.ref),
+    ("clear_locals", tuple),
+}
+
 # The attributes of a class as `type` has them: a metaclass may answer otherwise.
 _base = type.__dict__["__base__"].__get__
 _flags = type.__dict__["__flags__"].__get__
@@ -147,10 +154,8 @@ def _has_callback(reference: weakref.ref[object]) -> bool:
     callback: Any = reference.__callback__
     if callback is None:
         return False
-    if (
-        type(callback) is types.BuiltinFunctionType
-    ):  # those in C, of abstract base classes and of thread-local data
-        return type(callback.__self__) is not weakref.ref
+    if type(callback) is types.BuiltinFunctionType:
+        return (callback.__name__, type(callback.__self__)) not in _QUIET_CALLBACKS
     return not (type(callback) is types.FunctionType and preload.is_of_stdlib(callback.__module__ or ""))
 
 
