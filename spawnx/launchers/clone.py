@@ -36,6 +36,9 @@ class CloneLauncher:
 
     name = "clone"
 
+    def __init__(self) -> None:
+        self._pending: set[int] = set()
+
     def start(self, order: Order, ranks: Sequence[RankProcess]) -> None:
         """See `launchers.Launcher`."""
         for rank in ranks:
@@ -50,6 +53,10 @@ class CloneLauncher:
                 ExecLauncher().start_with(payloads, order, ranks)
         finally:
             payloads.close()
+        # What came to the whole group while a template booted. By exec, each of the ranks would have it.
+        for signum in sorted(self._pending):
+            for rank in ranks:
+                rank.popen.send_signal(signum)
 
     def _clone(self, order: Order, ranks: Sequence[RankProcess], payloads: Payloads) -> None:
         """Clone, with modules imported before if that can be."""
@@ -60,14 +67,20 @@ class CloneLauncher:
         wanted = modules.of(order)
         if wanted and wanted not in _given_up:
             try:
-                self._serve(Template(order, ranks, payloads, wanted), order.backend, wanted)
+                self._use(Template(order, ranks, payloads, wanted), order.backend, wanted)
             except PreloadGivenUp as error:
                 # Not tried again: it would take its time in each call.
                 _given_up.add(wanted)
                 _tell("warning", "ranks import for themselves what was to be imported once: %s", str(error))
             else:
                 return
-        self._serve(Template(order, ranks, payloads, ()), order.backend, ())
+        self._use(Template(order, ranks, payloads, ()), order.backend, ())
+
+    def _use(self, template: Template, backend: Backend, modules: tuple[str, ...]) -> None:
+        try:
+            self._serve(template, backend, modules)
+        finally:
+            self._pending |= template.pending
 
     def _serve(self, template: Template, backend: Backend, modules: tuple[str, ...]) -> None:
         """Have a template make the ranks, by whatever way it comes into being."""

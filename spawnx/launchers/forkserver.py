@@ -26,6 +26,7 @@ from spawnx.launchers.template import PERMANENT, CantServe, PreloadGivenUp
 from spawnx.launchers.thread import inherited
 from spawnx.payload import to_memory
 from spawnx.remote import preload, surroundings, wire
+from spawnx.remote.template import signals_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -170,17 +171,18 @@ class KeptTemplate:
             raise CantServe(f"no template could be started: {error}") from error
         # Not its own method: it would never be collected.
         self._end = mp_private.close_late(self, partial(_end, self._channel, self._helper))
-        self._wait_ready(job)
+        self._wait_ready(job, errand)
 
-    def _wait_ready(self, job: Job) -> None:
+    def _wait_ready(self, job: Job, errand: Errand) -> None:
         job.on_cancel = self._helper.kill
         if job.cancelled:
             self._helper.kill()
-        word = self._hear(1 + wire.MOST_TEXT)
+        word = self._hear(1 + wire.MASK + wire.MOST_TEXT)
         job.on_cancel = None
-        if word == wire.READY:
+        errand.pending.update(signals_of(int.from_bytes(word[1 : 1 + wire.MASK], "little")))
+        if word.startswith(wire.READY):
             return
-        code, reason = self.close(), word[1:].decode(errors="replace")
+        code, reason = self.close(), word[1 + wire.MASK :].decode(errors="replace")
         if word.startswith(wire.GAVE_UP):
             raise PreloadGivenUp(reason)
         raise CantServe(reason or f"the kept template ended {told(code)}")

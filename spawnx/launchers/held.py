@@ -118,17 +118,18 @@ class Popen:
 
     def terminate(self) -> None:
         """Send SIGTERM."""
-        self._send_signal(signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Send SIGKILL."""
-        self._send_signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
 
     def close(self) -> None:
         """Close the pidfd."""
         self._close()
 
-    def _send_signal(self, signum: int) -> None:
+    def send_signal(self, signum: int) -> None:
+        """Send a signal, unless the child is known to have ended."""
         if self.returncode is None:
             self._backend.fan_out([self.sentinel], signum)
 
@@ -172,6 +173,7 @@ class UnheldPopen(Popen):
     def close(self) -> None:
         """Nothing is held."""
 
-    def _send_signal(self, signum: int) -> None:
+    def send_signal(self, signum: int) -> None:
+        """See `Popen`."""
         if self.poll() is None:  # a zombie's or a living child's number is nobody else's
             os.kill(self.pid, signum)

@@ -57,13 +57,15 @@ class Errand:
         arguments: of `remote.template.main`.
         keep: the fds that it has under the same numbers.
         affinity: the processors on which it may run.
+        pending: the signals that were sent to what was started for it, and that nobody has taken.
     """
 
-    __slots__ = ("affinity", "arguments", "keep")
+    __slots__ = ("affinity", "arguments", "keep", "pending")
 
     def __init__(self, arguments: dict[str, object], keep: list[int]) -> None:
         self.arguments = arguments
         self.keep = keep
+        self.pending: set[int] = set()
         self.affinity = os.sched_getaffinity(0)
 
 
@@ -75,11 +77,15 @@ class Template:
         ranks: those that it is to make.
         payloads: what they run.
         modules: what it imports before.
+
+    Attributes:
+        pending: the signals that it was sent and didn't take: they are meant for the ranks.
     """
 
     def __init__(
         self, order: Order, ranks: Sequence[RankProcess], payloads: Payloads, modules: tuple[str, ...]
     ) -> None:
+        self.pending: set[int] = set()
         self._order = order
         self._modules = modules
         self._ranks = ranks
@@ -148,6 +154,7 @@ class Template:
             helper.wait()
             job.on_cancel = None
             code = helper.reap()
+        self.pending.update(errand.pending, self._table.pending)
         self._take(code, cancelled=job.cancelled)
 
     def _take(self, code: int, *, cancelled: bool) -> None:

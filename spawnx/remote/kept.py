@@ -94,12 +94,16 @@ def _get_ready(
         withdraw()
     except BaseException as error:  # noqa: BLE001 - told; the call goes on by other means
         word = wire.GAVE_UP if isinstance(error, preloading.GivenUp) else wire.FAILED
-        socket.send(word + str(error).encode(errors="replace")[: wire.MOST_TEXT])
+        socket.send(word + _pending() + str(error).encode(errors="replace")[: wire.MOST_TEXT])
         os._exit(0)
     gc.collect()
     gc.freeze()
-    socket.send(wire.READY)
+    socket.send(wire.READY + _pending())
     return {name: value for name, value in os.environb.items() if before.get(name) != value}
+
+
+def _pending() -> bytes:
+    return template.pending_signals().to_bytes(wire.MASK, "little")
 
 
 def _receive(socket: _socket.socket) -> list[int]:

@@ -39,13 +39,13 @@ HAS_STARTUP_CODE = 4
 # What every rank imports on its way to the main module and to its end.
 OF_EVERY_RANK = ("pkgutil", "runpy", "spawnx.remote.gate", "spawnx.remote.report")
 
-_HEAD = struct.Struct("ii")
+_HEAD = struct.Struct("iiQ")
 _PID = struct.Struct("i")
 _REASON = 1024
 
 
 class Table:
-    """What template and supervisor share: how far it has come, the errno of what failed, pids, and a reason as text.
+    """What template and supervisor share: how far it has come, the errno of what failed, signals, pids, a reason.
 
     Args:
         file: the fd of memory of `size_of(ranks)` bytes; it stays the caller's.
@@ -69,6 +69,11 @@ class Table:
         return number
 
     @property
+    def pending(self) -> list[int]:
+        """The signals that the template was sent and didn't take, as it blocks all of them."""
+        return signals_of(_HEAD.unpack_from(self.memory)[2])
+
+    @property
     def pids(self) -> list[int]:
         """The pids of the clones, up to the first that is missing."""
         end = self.pids_at + self._ranks * _PID.size
@@ -87,8 +92,8 @@ class Table:
         return text.rstrip(b"\0").decode(errors="replace")
 
     def write(self, state: int, errno: int = 0) -> None:
-        """Say how far the template has come."""
-        _HEAD.pack_into(self.memory, 0, state, errno)
+        """Say how far the template has come, and which signals it has been sent until now."""
+        _HEAD.pack_into(self.memory, 0, state, errno, pending_signals())
 
     def explain(self, reason: str) -> None:
         """Say why it can't go on."""
@@ -99,6 +104,17 @@ class Table:
     def close(self) -> None:
         """Release the memory."""
         self.memory.close()
+
+
+def pending_signals() -> int:
+    """The signals that wait to be taken in this process, as a mask: bit 0 is signal 1."""
+    mask: int = sum(1 << (signum - 1) for signum in _signal.sigpending())
+    return mask
+
+
+def signals_of(mask: int) -> list[int]:
+    """The signals in a mask."""
+    return [signum for signum in range(1, 65) if mask >> (signum - 1) & 1]
 
 
 def size_of(ranks: int) -> int:

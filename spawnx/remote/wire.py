@@ -14,9 +14,10 @@ MAX_SENT = 253
 # To the kept template: the fds of an errand, of which there are more to come, or no more. Answered by an errno, an int.
 MORE = b"+"
 COMPLETE = b"."
-# What it says first: it waits for errands; its imports can't be cloned, or something else went wrong, and why. It then
-# ends.
+# What it says first: it waits for errands; its imports can't be cloned, or something else went wrong: it then ends. A
+# mask of the signals that came while it booted follows, so many bytes; then why, as text.
 READY = b"r"
 GAVE_UP = b"g"
 FAILED = b"f"
+MASK = 8
 MOST_TEXT = 1024

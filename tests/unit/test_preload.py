@@ -276,3 +276,26 @@ def test_modules_that_are_no_names_are_refused(value: Any) -> None:
     """At once."""
     with pytest.raises(TypeError, match="names of modules"):
         spawnx.preload(value)
+
+
+SIGNALLED = """
+    import os, signal
+
+    os.kill(os.getpid(), signal.SIGTERM)  # blocked in templates; a rank by exec would end by it
+"""
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+@pytest.mark.parametrize(
+    "then", ["", "import threading; threading.Timer(60, print).start()"], ids=["", "given up"]
+)
+def test_signal_that_comes_while_a_template_boots_reaches_the_ranks(
+    start_method: str, then: str, module: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A batch system signals the whole group. Also where that template makes no clones in the end."""
+    name = module(SIGNALLED + textwrap.indent(then, "    "))
+    with pytest.raises(spawnx.ProcessExitedException) as caught:
+        spawnx.start_processes(ranks.do, (ranks.stay,), 2, start_method=start_method, preload=[name])
+
+    assert "SIGTERM" == caught.value.signal_name
+    assert bool(then) == any("imported once" in message for message in caplog.messages)
