@@ -144,7 +144,10 @@ class Template:
         return Errand(arguments, keep)
 
     def _work(self, job: Job, launch: Callable[[Errand, Job], Helper | None], errand: Errand) -> None:
-        helper = launch(errand, job)
+        try:
+            helper = launch(errand, job)
+        finally:
+            self.pending |= errand.pending
         code = LOST
         if helper is not None:
             job.on_cancel = helper.kill
@@ -154,7 +157,7 @@ class Template:
             helper.wait()
             job.on_cancel = None
             code = helper.reap()
-        self.pending.update(errand.pending, self._table.pending)
+        self.pending.update(self._table.pending)
         self._take(code, cancelled=job.cancelled)
 
     def _take(self, code: int, *, cancelled: bool) -> None:
