@@ -30,32 +30,27 @@ _TORN = "Process {} had raised, and was ended before its report was whole: what 
 
 
 class Scene:
-    """What was there before ranks came to user code, and where they have left what they could.
+    """What was there before ranks came to user code, and where they have left what they could."""
 
-    Args:
-        ranks: how many there are.
-    """
-
-    def __init__(self, ranks: int) -> None:
-        self._ranks = ranks
-        self._folder = ""
+    def __init__(self) -> None:
+        self._board = board.Board(-1, 0)
         self._began = time.monotonic()
         self._fresh = False
         self._tried: str | None = None
         self._oom_kills = oom_kills()
         self._lines: Sequence[board.Line] = ()
 
-    def know(self, folder: str, began: float, *, fresh: bool) -> None:
-        """Where the board of the ranks is, when their start began, and whether each is an interpreter of its own."""
-        self._folder, self._began, self._fresh = folder, began, fresh
+    def know(self, board: board.Board, began: float, *, fresh: bool) -> None:
+        """The board of the ranks, when their start began, and whether each is an interpreter of its own."""
+        self._board, self._began, self._fresh = board, began, fresh
 
     def failing(self) -> list[int]:
         """The ranks that have caught an exception, and are about to report it, or have."""
-        return board.failing(self._folder, self._ranks) if self._folder else []
+        return self._board.failing()
 
     def look(self) -> None:
-        """Look once, for all failures that are told after that; before the folder is removed."""
-        self._lines = board.read(self._folder, self._ranks) if self._folder else ()
+        """Look once, for all failures that are told after that; before the board is closed."""
+        self._lines = self._board.lines()
 
     def failure(self, ended: Ended, when: float, *, signalled: bool, lives: bool) -> Failure:
         """All that is known of a failed rank.
@@ -69,8 +64,8 @@ class Scene:
         line = self._lines[ended.rank] if self._lines else None
         told, code = ended.report, ended.exit_code
         stack = ""
-        if told is None and self._folder and code in _WITH_STACK:
-            stack = board.read_part(self._folder, ended.rank)
+        if told is None and code in _WITH_STACK:
+            stack = self._board.stack(ended.rank)
         return Failure(
             ended.rank,
             ended.pid,
