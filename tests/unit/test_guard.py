@@ -394,9 +394,9 @@ def test_off_starts_no_guardian_and_leaves_it_to_the_kernel(
 
 def test_forked_child_of_the_users_keeps_nothing_of_the_guard_open(backend: Backend) -> None:
     """Or the guardian would not be told that the supervisor has become another program."""
-    before = set(os.listdir("/proc/self/fd"))
+    before = _open_fds()
     context = start_staying()
-    ours = [int(fd) for fd in set(os.listdir("/proc/self/fd")) - before if _is_of_guard(int(fd))]
+    ours = [fd for fd in _open_fds() - before if _is_of_guard(fd)]
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -417,6 +417,11 @@ def _is_of_guard(fd: int) -> bool:
     with contextlib.suppress(OSError):
         return "anon_inode" not in os.readlink(f"/proc/self/fd/{fd}")
     return False
+
+
+def _open_fds() -> set[int]:
+    """All but the one by which they are listed."""
+    return set(filter(_is_open, map(int, os.listdir("/proc/self/fd"))))
 
 
 def _is_open(fd: int) -> bool:
