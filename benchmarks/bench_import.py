@@ -24,7 +24,8 @@ from typing import Any
 import spawnx
 from benchmarks import harness
 from spawnx import backends
-from spawnx.remote import board, notices
+from spawnx.board import make
+from spawnx.remote import notices
 
 # Case -> (what is loaded before, what is timed).
 SPAWN = "import multiprocessing.spawn, os"
@@ -85,7 +86,7 @@ def _timed(case: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run a case in a bare interpreter: the clock, CPU time and modules are on stdout, importtime on stderr."""
     before, timed = CODE[case]
     with tempfile.TemporaryDirectory() as folder:
-        ends = board.make(folder, 1), *notices.make()
+        ends = make(folder, 1), *notices.make()
         module = Path(folder, "empty.py")
         module.touch()
         py_compile.compile(str(module))

@@ -8,9 +8,9 @@ import time
 import warnings
 
 from spawnx import backends, settings, stacks, teardown, telling, verdict
+from spawnx.board import Board
 from spawnx.evidence import Scene
 from spawnx.finishing import Finishing
-from spawnx.remote.board import Board
 from spawnx.watcher import Ended, Watcher
 
 TYPE_CHECKING = False

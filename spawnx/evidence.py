@@ -7,6 +7,7 @@ import signal
 import time
 
 from spawnx import mp_private
+from spawnx.board import Board
 from spawnx.failure import Failure, signal_name
 from spawnx.remote import board
 from spawnx.remote.rank import SIGKILL
@@ -15,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from spawnx.board import Line
     from spawnx.watcher import Ended
 
 # The signals for which faulthandler writes a stack.
@@ -33,14 +35,14 @@ class Scene:
     """What was there before ranks came to user code, and where they have left what they could."""
 
     def __init__(self) -> None:
-        self._board = board.Board(-1, 0)
+        self._board = Board(-1, 0)
         self._began = time.monotonic()
         self._fresh = False
         self._tried: str | None = None
         self._oom_kills = oom_kills()
-        self._lines: Sequence[board.Line] = ()
+        self._lines: Sequence[Line] = ()
 
-    def know(self, board: board.Board, began: float, *, fresh: bool) -> None:
+    def know(self, board: Board, began: float, *, fresh: bool) -> None:
         """The board of the ranks, when their start began, and whether each is an interpreter of its own."""
         self._board, self._began, self._fresh = board, began, fresh
 
@@ -80,7 +82,7 @@ class Scene:
             self._remark(ended, line, signalled=signalled),
         )
 
-    def _remark(self, ended: Ended, line: board.Line | None, *, signalled: bool) -> str:
+    def _remark(self, ended: Ended, line: Line | None, *, signalled: bool) -> str:
         if ended.report is None and line is not None and line.failing:
             return _TORN.format(ended.rank)
         if signalled:

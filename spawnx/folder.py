@@ -10,7 +10,12 @@ import contextlib
 import os
 import tempfile
 
-from spawnx.remote import names, report
+from spawnx import reports
+from spawnx.remote import names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from spawnx.remote.report import Report
 
 
 class Folder:
@@ -49,10 +54,10 @@ class Folder:
         except OSError:
             return False
 
-    def report(self, rank: int) -> report.Report | None:
+    def report(self, rank: int) -> Report | None:
         """What a rank has reported here; None if nothing, or nothing that can be read."""
         path, folder = self._place(names.of_report(rank))
-        return report.read(path, folder, self._owner)
+        return reports.read(path, folder, self._owner)
 
     def has_ended_well(self, rank: int) -> bool:
         """Whether a rank has left word that it ended well."""

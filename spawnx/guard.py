@@ -9,12 +9,12 @@ import sys
 import time
 import weakref
 
-from spawnx import mp_private, settings
+from spawnx import board, mp_private, reports, settings
 from spawnx.backends.contract import Program
 from spawnx.fd_room import FULL, streams_taken
 from spawnx.folder import Folder
 from spawnx.helper import Helper
-from spawnx.remote import board, gate, notices, report, wire
+from spawnx.remote import gate, notices, wire
 from spawnx.remote.ends import Ends, out_of_the_way
 from spawnx.remote.rank import GUARDIAN, LIFELINE, OFF
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from spawnx.backends.contract import Backend
     from spawnx.process import RankProcess
+    from spawnx.remote.report import Report
 
 # Seconds that a guardian may take to answer: one that takes longer is stopped.
 _ANSWERS_WITHIN = 10.0
@@ -95,9 +96,9 @@ class Guard:
         """Whether one look says that no rank has left anything in the folder."""
         return self._behind.folder.is_untouched()
 
-    def report(self, rank: int) -> report.Report | None:
+    def report(self, rank: int) -> Report | None:
         """What a rank has reported, in the folder or on the board; None if it has not, or it can't be read."""
-        return self._behind.folder.report(rank) or report.parse(self._behind.board.report(rank))
+        return self._behind.folder.report(rank) or reports.parse(self._behind.board.report(rank))
 
     def has_ended_well(self, rank: int) -> bool:
         """Whether a rank has left word that it ended well."""

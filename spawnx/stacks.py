@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from spawnx.backends.contract import Backend
-    from spawnx.remote.board import Board
+    from spawnx.board import Board
 
 # Seconds for which an answer is waited: a rank that is stopped, or hangs in the kernel, gives none.
 _ANSWERS_WITHIN = 2.0

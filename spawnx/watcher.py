@@ -7,9 +7,10 @@ import sys
 import time
 from functools import partial
 
+from spawnx import reports
 from spawnx.backends.contract import LOST
 from spawnx.process import RankProcess
-from spawnx.remote import notices, report
+from spawnx.remote import notices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from spawnx.backends.contract import Backend, Seen, Watch
     from spawnx.guard import Guard
+    from spawnx.remote.report import Report
 
 
 # Seconds between two looks at ranks that can only be asked, for want of pidfds: above the hard limit on fds.
@@ -52,7 +54,7 @@ class Ended:
         exit_code: int,
         *,
         status_lost: bool = False,
-        report: report.Report | None = None,
+        report: Report | None = None,
         alive: float = 0.0,
         seen: float = 0.0,
         peak_kib: int = 0,
@@ -96,7 +98,7 @@ class Watcher:
         self, processes: Sequence[BaseProcess], error_files: Sequence[str], backend: Backend
     ) -> None:
         self.ended: dict[int, Ended] = {}
-        self.reported: dict[int, report.Report] = {}
+        self.reported: dict[int, Report] = {}
         self.reported_at: dict[int, float] = {}
         self.failed: list[int] = []
         self._looked = time.monotonic()
@@ -146,15 +148,15 @@ class Watcher:
             if told is None and errno:
                 lines = guard.board.lines()
                 if lines and lines[rank].failing:
-                    told = report.unwritten(errno, lines[rank].headline, now)
+                    told = reports.unwritten(errno, lines[rank].headline, now)
             if told is not None:
                 self.reported[rank] = told
                 self.reported_at[rank] = now
                 self.failed.append(rank)
 
-    def _report(self, rank: int) -> report.Report | None:
+    def _report(self, rank: int) -> Report | None:
         """What a rank has reported: by hand-made contexts in a file of the caller's."""
-        return self._guard.report(rank) if self._guard is not None else report.read(self._error_files[rank])
+        return self._guard.report(rank) if self._guard is not None else reports.read(self._error_files[rank])
 
     def _open_watch(self, *, foreign: bool) -> Watch:
         if self._by_pidfd:

@@ -18,11 +18,10 @@ import signal
 from _weakref import ref  # not weakref, which not every rank imports
 
 from spawnx.remote.ends import Own
-from spawnx.remote.names import BOARD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 # How far a rank has come.
 BOOT = "boot"
@@ -30,128 +29,38 @@ IMPORT = "import"
 UNPICKLE = "unpickle"
 RUN = "run"
 EXIT = "exit"
-_STAGES = (BOOT, IMPORT, UNPICKLE, RUN, EXIT)
+STAGES = (BOOT, IMPORT, UNPICKLE, RUN, EXIT)
 
 # By which a rank is asked for its stacks. Whoever has not registered for it, or runs another program by now, doesn't
 # notice: its default is to be ignored. Of the four signals that are (CHLD, CONT, URG, WINCH) programs use it least: for
 # out-of-band data of sockets, which nobody sends, and in Go's runtime, which took it for the same reasons.
 ASK = getattr(signal, "SIGURG", None)
 
-_LINE = 128
-_AT_STAGE, _AT_FAILING, _AT_READY, _AT_HEADLINE = 0, 1, 2, 4
+LINE = 128
+AT_STAGE, AT_FAILING, AT_READY, AT_HEADLINE = 0, 1, 2, 4
 # The size of a part: faulthandler tells up to 100 threads of 100 frames. A hole takes no room.
-_PART = 1 << 20
+PART = 1 << 20
 # How many characters of a text are sure to have room in one: UTF-8 takes up to 4 for each.
 MOST_TEXT = 1 << 17
-# Where the parts begin: behind the lines of more ranks than there can be processes (PID_MAX_LIMIT, 4 Mi, on Linux).
-_PARTS = (1 << 22) * _LINE
+# Where they begin: behind the lines of more ranks than there can be processes (PID_MAX_LIMIT, 4 Mi, on Linux).
+_PARTS = (1 << 22) * LINE
 
 
-class Line:
-    """The line of a rank, as it was when it was read: whatever bytes these are.
-
-    Attributes:
-        stage: how far the rank had come.
-        failing: whether it has caught an exception, and is about to report it, or has.
-        ready: whether it answers `ASK`.
-        headline: type and text of what it raised, the first of it; "" if it has raised nothing.
-    """
-
-    __slots__ = ("failing", "headline", "ready", "stage")
-
-    def __init__(self, line: bytes) -> None:
-        # No rank of ours writes a number that is too large: it is user code's, which is run last.
-        self.stage = _STAGES[line[_AT_STAGE]] if line[_AT_STAGE] < len(_STAGES) else RUN
-        self.failing = bool(line[_AT_FAILING])
-        self.ready = bool(line[_AT_READY])
-        self.headline = line[_AT_HEADLINE:].partition(b"\0")[0].decode(errors="replace").strip()
+def stack_at(rank: int) -> int:
+    """Where faulthandler writes in a rank."""
+    return _PARTS + 2 * rank * PART
 
 
-# -- in the supervisor ---------------------------------------------------------------------------------------
+def report_at(rank: int) -> int:
+    """Where a rank reports."""
+    return stack_at(rank) + PART
 
 
-class Board:
-    """The board as the supervisor has it.
+def path_in(folder: str) -> str:
+    """Where the board is, if it has a name."""
+    from spawnx.remote.names import BOARD
 
-    Args:
-        fd: what `make` returned; from now on its own.
-        ranks: how many there are.
-
-    Attributes:
-        fd: -1 where there is none, or it is closed: then nothing is read.
-    """
-
-    def __init__(self, fd: int, ranks: int) -> None:
-        self.fd = fd
-        self._ranks = ranks
-
-    def lines(self) -> Sequence[Line]:
-        """The lines of all ranks; none if there is no board."""
-        data = self._lines()
-        return [Line(data[start : start + _LINE]) for start in range(0, len(data), _LINE)]
-
-    def failing(self) -> list[int]:
-        """The ranks that are about to report, or have."""
-        return [rank for rank, flag in enumerate(self._lines()[_AT_FAILING::_LINE]) if flag]
-
-    def _lines(self) -> bytes:
-        size = self._ranks * _LINE
-        # Any rank may have made the file shorter.
-        return b"" if self.fd < 0 else self._read(size, 0).ljust(size, b"\0")
-
-    def stack(self, rank: int) -> str:
-        """What faulthandler has written in a rank; "" if nothing."""
-        return self._read(_PART, _stack_at(rank)).partition(b"\0")[0].decode(errors="replace")
-
-    def report(self, rank: int) -> bytes:
-        """What a rank has reported here, with what follows it: zeros; b"" if nothing."""
-        data = self._read(_PART, _report_at(rank))
-        return data if data.strip(b"\0") else b""
-
-    def _read(self, size: int, at: int) -> bytes:
-        with contextlib.suppress(OSError):
-            if self.fd >= 0:
-                return os.pread(self.fd, size, at)
-        return b""
-
-    def close(self) -> None:
-        """Close it. May be called again."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-
-def make(folder: str, ranks: int) -> int:
-    """Make the board; returns its fd. -1: there is no room, or no pwrite (Windows): ranks say less."""
-    if not hasattr(os, "pwrite"):
-        return -1
-    fd = _new_file(folder)
-    with contextlib.suppress(OSError):
-        if fd >= 0 and os.pwrite(fd, bytes(ranks * _LINE), 0) == ranks * _LINE:
-            return fd
-    if fd >= 0:
-        os.close(fd)
-    return -1
-
-
-def _new_file(folder: str) -> int:
-    with contextlib.suppress(OSError, AttributeError):
-        return os.memfd_create("spawnx-board")
-    with contextlib.suppress(OSError):
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(os.path.join(folder, BOARD), flags, 0o600)
-    return -1
-
-
-def _stack_at(rank: int) -> int:
-    return _PARTS + 2 * rank * _PART
-
-
-def _report_at(rank: int) -> int:
-    return _stack_at(rank) + _PART
-
-
-# -- in a rank -----------------------------------------------------------------------------------------------
+    return os.path.join(folder, BOARD)
 
 
 class _Stream:
@@ -187,7 +96,7 @@ class _Board:
         self.rank = rank
         self.own = Own(fd)
         if _open_alone(self.own, folder):
-            os.lseek(fd, _stack_at(rank), os.SEEK_SET)
+            os.lseek(fd, stack_at(rank), os.SEEK_SET)
             self._give_to_faulthandler(fd)
         if not self.hooked:
             os.register_at_fork(after_in_child=self.disown)
@@ -207,19 +116,19 @@ class _Board:
             stream = _Stream(fd)
             faulthandler.register(ASK, stream)
             self.asked = ref(stream)
-            self.write(_AT_READY, b"\1")
+            self.write(AT_READY, b"\1")
 
     def write(self, at: int, data: bytes) -> None:
         """Write into the line of this rank."""
         with contextlib.suppress(OSError):
             if self.own.is_open():
-                os.pwrite(self.own.fd, data, self.rank * _LINE + at)
+                os.pwrite(self.own.fd, data, self.rank * LINE + at)
 
     def report(self, data: bytes) -> bool:
         """Leave a report; whether it is there as a whole."""
         with contextlib.suppress(OSError):
-            if len(data) <= _PART and self.own.is_open():
-                return os.pwrite(self.own.fd, data, _report_at(self.rank)) == len(data)
+            if len(data) <= PART and self.own.is_open():
+                return os.pwrite(self.own.fd, data, report_at(self.rank)) == len(data)
         return False
 
     def disown(self) -> None:
@@ -248,15 +157,18 @@ def _open_alone(own: Own, folder: str) -> bool:
 
     By what names an open file, or by its own name, once: before user code.
     """
-    for path, flags in ((f"/proc/self/fd/{own.fd}", 0), (os.path.join(folder, BOARD), os.O_NOFOLLOW)):
-        with contextlib.suppress(OSError):
-            alone = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags)
-            try:
-                if own.is_open_at(alone):
-                    os.dup2(alone, own.fd, inheritable=False)
-                    return True
-            finally:
-                os.close(alone)
+    return _reopen(own, f"/proc/self/fd/{own.fd}") or _reopen(own, path_in(folder), os.O_NOFOLLOW)
+
+
+def _reopen(own: Own, path: str, flags: int = 0) -> bool:
+    with contextlib.suppress(OSError):
+        alone = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags)
+        try:
+            if own.is_open_at(alone):
+                os.dup2(alone, own.fd, inheritable=False)
+                return True
+        finally:
+            os.close(alone)
     return False
 
 
@@ -276,12 +188,12 @@ def take_place(board: int, rank: int, folder: str) -> None:
 
 def mark(stage: str) -> None:
     """Say that this rank has come so far."""
-    _board.write(_AT_STAGE, bytes((_STAGES.index(stage),)))
+    _board.write(AT_STAGE, bytes((STAGES.index(stage),)))
 
 
 def mark_failing() -> None:
     """Say that this rank is about to report what it has caught."""
-    _board.write(_AT_FAILING, b"\1")
+    _board.write(AT_FAILING, b"\1")
 
 
 def write_report(data: bytes) -> bool:
@@ -291,4 +203,4 @@ def write_report(data: bytes) -> bool:
 
 def write_headline(text: str) -> None:
     """Say in short what was raised, where the report itself can't be written."""
-    _board.write(_AT_HEADLINE, text.encode(errors="replace")[: _LINE - _AT_HEADLINE])
+    _board.write(AT_HEADLINE, text.encode(errors="replace")[: LINE - AT_HEADLINE])

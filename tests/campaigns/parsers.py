@@ -20,7 +20,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from spawnx import verdict
+from spawnx import reports, verdict
+from spawnx.board import Board
 from spawnx.remote import board, names, notices, report
 
 RANKS = 3
@@ -77,7 +78,7 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
 
 def try_report(data: bytes) -> None:
     """What is parsed is a report that can be told and judged, or none."""
-    found = report.parse(data)
+    found = reports.parse(data)
     if found is None:
         return
     assert isinstance(found.text, str)
@@ -92,24 +93,24 @@ def try_report(data: bytes) -> None:
 def try_file(data: bytes, path: Path) -> None:
     """The same, from a file."""
     path.write_bytes(data)
-    found = report.read(str(path))
-    assert (found is None) is (report.parse(data) is None)
+    found = reports.read(str(path))
+    assert (found is None) is (reports.parse(data) is None)
 
 
 def try_board(data: bytes, fd: int) -> None:
     """Each rank has a line, and parts that can be read."""
     os.ftruncate(fd, 0)
     os.pwrite(fd, data, 0)
-    read = board.Board(fd, RANKS)
+    read = Board(fd, RANKS)
     assert [True] * RANKS == [
         line.stage in {"boot", "import", "unpickle", "run", "exit"} for line in read.lines()
     ]
     assert all(isinstance(line.headline, str) for line in read.lines())
     assert set(read.failing()) <= set(range(RANKS))
-    os.pwrite(fd, data, board._report_at(1))
-    os.pwrite(fd, data, board._stack_at(2))
+    os.pwrite(fd, data, board.report_at(1))
+    os.pwrite(fd, data, board.stack_at(2))
     assert isinstance(read.stack(2), str)
-    assert (report.parse(read.report(1)) is None) or report.parse(data.rstrip(b"\0")) is not None
+    assert (reports.parse(read.report(1)) is None) or reports.parse(data.rstrip(b"\0")) is not None
 
 
 def try_notices(data: bytes, ends: tuple[int, int]) -> None:
@@ -117,7 +118,7 @@ def try_notices(data: bytes, ends: tuple[int, int]) -> None:
     os.write(ends[1], data[:1024])
     for rank, errno in notices.read(ends[0]):
         assert rank >= 0
-        assert isinstance(report.unwritten(errno, "", 0.0).text, str)
+        assert isinstance(reports.unwritten(errno, "", 0.0).text, str)
 
 
 def try_name(data: bytes) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from spawnx.board import Board, make
 from spawnx.remote import board, notices
-from spawnx.remote.board import Board
 from spawnx.remote.ends import Own
 from tests.support import ROOT, posix_only
 
@@ -27,7 +27,7 @@ def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.delattr(os, "memfd_create", raising=False)
     elif not hasattr(os, "memfd_create"):
         pytest.skip("needs files in memory")
-    one = Board(board.make(str(tmp_path), RANKS), RANKS)
+    one = Board(make(str(tmp_path), RANKS), RANKS)
     yield one
     one.close()
 
@@ -90,11 +90,11 @@ def test_report_is_written_whole_or_not_at_all(made: Board, tmp_path: Path) -> N
     """What is too long isn't written."""
     source = """
 board.take_place(fd, 1, folder)
-print(board.write_report(b"x" * (board._PART + 1)), board.write_report(b"y" * board._PART))
+print(board.write_report(b"x" * (board.PART + 1)), board.write_report(b"y" * board.PART))
 """
 
     assert "False True\n" == run(source, made, tmp_path)
-    assert [b"", b"y" * board._PART, b""] == [made.report(rank) for rank in range(3)]
+    assert [b"", b"y" * board.PART, b""] == [made.report(rank) for rank in range(3)]
     assert "" == made.stack(2)
 
 
@@ -130,7 +130,7 @@ def test_board_for_which_there_is_no_room_is_none(tmp_path: Path, monkeypatch: p
     """A short one would have lines for some ranks only."""
     monkeypatch.setattr(os, "pwrite", lambda *_: 100)
 
-    assert -1 == board.make(str(tmp_path), RANKS)
+    assert -1 == make(str(tmp_path), RANKS)
 
 
 def test_board_without_a_name_and_without_proc_takes_lines(made: Board, tmp_path: Path) -> None:

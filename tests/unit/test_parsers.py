@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import given as given_
 from hypothesis import strategies as st
 
-from spawnx import telling, verdict
+from spawnx import reports, telling, verdict
+from spawnx.board import Board
 from spawnx.failure import Failure
 from spawnx.remote import board, names, notices, report
 from spawnx.watcher import Watcher
@@ -40,7 +41,7 @@ def given(*strategies: st.SearchStrategy[Any]) -> Callable[[Any], Any]:
 @given(st.binary())
 def test_any_bytes_are_a_report_or_none(data: bytes) -> None:
     """Nothing is raised, and what is found can be told."""
-    found = report.parse(data)
+    found = reports.parse(data)
 
     assert found is None or (isinstance(found.told, str) and found.stage in STAGES)
 
@@ -48,7 +49,7 @@ def test_any_bytes_are_a_report_or_none(data: bytes) -> None:
 @given(TEXTS, st.integers(2, 5), st.binary())
 def test_text_of_the_references_file_is_read_whatever_follows(text: str, protocol: int, more: bytes) -> None:
     """As `pickle.load` reads it."""
-    found = report.parse(pickle.dumps(text, protocol) + more)
+    found = reports.parse(pickle.dumps(text, protocol) + more)
 
     assert found is not None
     assert text == found.text
@@ -59,7 +60,7 @@ def test_report_of_ours_is_read_as_it_was_packed(text: str, stage: str, when: fl
     """And from the board, where zeros follow."""
     packed = report.pack(report.Report(text, stage, when, type_name=name, peak_kib=7))
     for data in (packed, packed + bytes(1000)):
-        found = report.parse(data)
+        found = reports.parse(data)
 
         assert found is not None
         assert (text, stage, when, name, 7) == (
@@ -79,7 +80,7 @@ def test_details_that_can_not_be_so_are_left_out(said: dict[str, Any]) -> None:
     """Each has its type, and its bounds."""
     import json
 
-    found = report.parse(pickle.dumps("text") + json.dumps(said).encode())
+    found = reports.parse(pickle.dumps("text") + json.dumps(said).encode())
 
     assert found is not None
     assert "text" == found.text
@@ -97,9 +98,9 @@ def test_pickle_that_is_no_text_is_no_report(kind: str, tmp_path: Path) -> None:
     path.write_bytes(ranks.EVIL_PICKLES[kind])
     source = """
 import resource, sys
-from spawnx.remote import report
+from spawnx import reports
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
-print(report.read(sys.argv[1]))
+print(reports.read(sys.argv[1]))
 """
     done = subprocess.run(
         [sys.executable, "-c", source, str(path)], cwd=ROOT, capture_output=True, text=True, check=False
@@ -114,7 +115,7 @@ def test_any_bytes_on_the_board_are_lines(data: bytes) -> None:
     """One for each rank, also where the board is too short; and parts that can be read."""
     fd = os.memfd_create("board") if hasattr(os, "memfd_create") else os.open(os.devnull, os.O_RDWR)
     os.pwrite(fd, data, 0)
-    read = board.Board(fd, RANKS)
+    read = Board(fd, RANKS)
     lines, failing = read.lines(), read.failing()
     read.close()
 
@@ -129,7 +130,7 @@ class Guard:
         """Have notices that say anything."""
         self.notices, self._writer = notices.make()
         os.write(self._writer, data)
-        self.board = board.Board(-1, RANKS)
+        self.board = Board(-1, RANKS)
 
     def report(self, rank: int) -> None:
         """Nothing."""
@@ -155,7 +156,7 @@ def test_any_notices_without_reports_fail_no_rank(data: bytes) -> None:
 @given(st.integers(0, 2**32 - 1), st.text())
 def test_any_errno_can_be_told(errno: int, headline: str) -> None:
     """It comes from a rank, as the headline does."""
-    assert headline in report.unwritten(errno, headline, 0.0).text
+    assert headline in reports.unwritten(errno, headline, 0.0).text
 
 
 @given(st.text("09²./") | st.from_regex(r"[0-9x]*\.?(pickle|board)\.?(part|ended|old|/)?"))
@@ -198,7 +199,7 @@ def test_long_text_that_is_a_consequence_is_known_as_one() -> None:
 def test_text_that_is_too_long_is_told_without_its_middle() -> None:
     """With its frames and its end, and how much is missing."""
     text = "begin" + "x" * 100_000 + "end"
-    found = report.parse(report.pack(report.Report(text), 1000))
+    found = reports.parse(report.pack(report.Report(text), 1000))
 
     assert found is not None
     assert len(found.text) < 1100

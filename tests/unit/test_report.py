@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from spawnx import reports
 from spawnx.remote import rank, report
 
 
@@ -32,7 +33,7 @@ def test_report_is_read_as_it_was_written(tmp_path: Path, raised: Exception) -> 
     path = tmp_path / "0.pickle"
     before = time.monotonic()
     leave(path, raised)
-    found = report.read(str(path))
+    found = reports.read(str(path))
 
     assert found is not None
     assert found.text.endswith("\nValueError: the cause\n")
@@ -57,7 +58,7 @@ def test_references_file_is_read(tmp_path: Path) -> None:
     """A file that holds one pickled string has a text and no time."""
     path = tmp_path / "error.pickle"
     path.write_bytes(pickle.dumps("Traceback: …"))
-    found = report.read(str(path))
+    found = reports.read(str(path))
 
     assert found is not None
     assert ("Traceback: …", "run", None) == (found.text, found.stage, found.time)
@@ -70,7 +71,7 @@ def test_file_that_is_missing_or_torn_is_no_report(tmp_path: Path, content: byte
     if content is not None:
         path.write_bytes(content)
 
-    assert report.read(str(path)) is None
+    assert reports.read(str(path)) is None
 
 
 def test_report_that_cannot_be_written_leaves_nothing_half(tmp_path: Path, raised: Exception) -> None:
@@ -100,7 +101,7 @@ def test_fifo_is_no_report_and_not_waited_for(tmp_path: Path) -> None:
     """Also of a context made by hand."""
     os.mkfifo(tmp_path / "error.pickle")
 
-    assert report.read(str(tmp_path / "error.pickle")) is None
+    assert reports.read(str(tmp_path / "error.pickle")) is None
 
 
 @pytest.mark.skipif(os.open not in os.supports_dir_fd, reason="needs openat(2)")
@@ -114,9 +115,9 @@ def test_report_is_read_in_a_folder_that_has_another_name_by_now(tmp_path: Path,
     folder.rename(tmp_path / "elsewhere")
     owner = os.geteuid()
     found = [
-        report.read("0.pickle", fd, owner),
-        report.read("1.pickle", fd, owner),
-        report.read("0.pickle", fd, owner + 1),
+        reports.read("0.pickle", fd, owner),
+        reports.read("1.pickle", fd, owner),
+        reports.read("0.pickle", fd, owner + 1),
     ]
     os.close(fd)
 
@@ -135,7 +136,7 @@ def test_rank_that_cannot_report_prints_its_traceback(
 
 def test_unwritten_report_is_told_by_its_headline() -> None:
     """Why it is not there, and what was raised, in the form of a traceback."""
-    told = report.unwritten(errno.ENOSPC, "ValueError: the cause", 2.5)
+    told = reports.unwritten(errno.ENOSPC, "ValueError: the cause", 2.5)
 
     assert ("ValueError", 2.5) == (told.type_name, told.time)
     assert "\nValueError: the cause\n" in told.text
