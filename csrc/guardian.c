@@ -41,7 +41,8 @@ static int is_of_ours(const char *name)
 
     if (kind == name)
         return strcmp(name, "board") == 0;
-    return strcmp(kind, ".pickle") == 0 || strcmp(kind, ".pickle.part") == 0 || strcmp(kind, ".pickle.ended") == 0;
+    return strcmp(kind, ".pickle") == 0 || strcmp(kind, ".pickle.part") == 0 ||
+           strcmp(kind, ".pickle.ended") == 0;
 }
 
 /* Remove a context's folder with what is in it of ours. By its fd, which is as old as the folder: where another user may
@@ -60,7 +61,8 @@ static void remove_folder(int fd, const char *path)
     while ((entry = readdir(folder)) != NULL)
         if (is_of_ours(entry->d_name))
             unlinkat(fd, entry->d_name, 0);
-    if (fstat(fd, &ours) == 0 && lstat(path, &named) == 0 && ours.st_dev == named.st_dev && ours.st_ino == named.st_ino)
+    if (fstat(fd, &ours) == 0 && lstat(path, &named) == 0 && ours.st_dev == named.st_dev &&
+        ours.st_ino == named.st_ino)
         rmdir(path);
     closedir(folder);
 }
