@@ -24,13 +24,14 @@ from typing import Any
 import spawnx
 from benchmarks import harness
 from spawnx import backends
-from spawnx.remote import board
+from spawnx.board import make
+from spawnx.remote import notices
 
 # Case -> (what is loaded before, what is timed).
 SPAWN = "import multiprocessing.spawn, os"
 BEGIN = (
     "import spawnx.remote.rank, spawnx.remote.report, spawnx.remote.gate; "
-    "spawnx.remote.board.take_place(os.environ['PYTHONPATH'], 0); "
+    "spawnx.remote.rank._take_place('0.pickle', spawnx.remote.ends.Ends(*map(int, os.environ['ENDS'].split()))); "
     "spawnx.remote.rank.Protection('off', 0, {backend!r}, os.getppid()).arm(2)"
 )
 CODE = {
@@ -85,18 +86,23 @@ def _timed(case: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run a case in a bare interpreter: the clock, CPU time and modules are on stdout, importtime on stderr."""
     before, timed = CODE[case]
     with tempfile.TemporaryDirectory() as folder:
-        board.make(folder, 1)
+        ends = make(folder, 1), *notices.make()
         module = Path(folder, "empty.py")
         module.touch()
         py_compile.compile(str(module))
-        return subprocess.run(
-            [sys.executable, *options, "-c", TIMED.format(before=before, timed=timed)],
-            cwd=harness.ROOT,
-            env={**os.environ, "PYTHONPATH": folder},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        try:
+            return subprocess.run(
+                [sys.executable, *options, "-c", TIMED.format(before=before, timed=timed)],
+                cwd=harness.ROOT,
+                env={**os.environ, "PYTHONPATH": folder, "ENDS": f"{ends[0]} {ends[2]}"},
+                pass_fds=ends,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        finally:
+            for fd in ends:
+                os.close(fd)
 
 
 def _check_modules(case: str, backend: str, launcher: str) -> None:

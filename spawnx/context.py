@@ -8,6 +8,7 @@ import time
 import warnings
 
 from spawnx import backends, settings, stacks, teardown, telling, verdict
+from spawnx.board import Board
 from spawnx.evidence import Scene
 from spawnx.finishing import Finishing
 from spawnx.watcher import Ended, Watcher
@@ -49,7 +50,7 @@ class ProcessContext:
         self._backend = backends.choose()[0]
         self._watcher = Watcher(processes, error_files, self._backend)
         self._guard: Guard | None = None
-        self._scene = Scene(len(processes))
+        self._scene = Scene()
         self._waits = settings.GRACE.read() or 0.0, settings.KILL_AFTER.read() or 0.0
         # How long the whole run may take, and when it must be over.
         self._timeout = self._ends = math.inf
@@ -120,8 +121,8 @@ class ProcessContext:
             SIGURG for something else, or was not started by spawnx. Not on Windows.
         """
         alive = {rank: self.processes[rank] for rank in self._watcher.alive}
-        folder = "" if self._guard is None else self._guard.folder
-        return stacks.dump(alive, folder, len(self.processes), self._backend)
+        board = Board(-1, 0) if self._guard is None else self._guard.board
+        return stacks.dump(alive, board, self._backend)
 
     def _join(
         self, timeout: float | None = None, grace_period: float | None = None, *, for_all: bool = False
@@ -283,7 +284,7 @@ class ProcessContext:
         self._guard = guard
         if timeout is not None:
             self._timeout, self._ends = timeout, guard.began + timeout
-        self._scene.know(guard.folder, guard.began, fresh=fresh)
+        self._scene.know(guard.board, guard.began, fresh=fresh)
         self._watcher.watch_guard(guard)
 
 

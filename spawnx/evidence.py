@@ -7,6 +7,7 @@ import signal
 import time
 
 from spawnx import mp_private
+from spawnx.board import Board
 from spawnx.failure import Failure, signal_name
 from spawnx.remote import board
 from spawnx.remote.rank import SIGKILL
@@ -15,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from spawnx.board import Line
     from spawnx.watcher import Ended
 
 # The signals for which faulthandler writes a stack.
@@ -30,32 +32,27 @@ _TORN = "Process {} had raised, and was ended before its report was whole: what 
 
 
 class Scene:
-    """What was there before ranks came to user code, and where they have left what they could.
+    """What was there before ranks came to user code, and where they have left what they could."""
 
-    Args:
-        ranks: how many there are.
-    """
-
-    def __init__(self, ranks: int) -> None:
-        self._ranks = ranks
-        self._folder = ""
+    def __init__(self) -> None:
+        self._board = Board(-1, 0)
         self._began = time.monotonic()
         self._fresh = False
         self._tried: str | None = None
         self._oom_kills = oom_kills()
-        self._lines: Sequence[board.Line] = ()
+        self._lines: Sequence[Line] = ()
 
-    def know(self, folder: str, began: float, *, fresh: bool) -> None:
-        """Where the board of the ranks is, when their start began, and whether each is an interpreter of its own."""
-        self._folder, self._began, self._fresh = folder, began, fresh
+    def know(self, board: Board, began: float, *, fresh: bool) -> None:
+        """The board of the ranks, when their start began, and whether each is an interpreter of its own."""
+        self._board, self._began, self._fresh = board, began, fresh
 
     def failing(self) -> list[int]:
         """The ranks that have caught an exception, and are about to report it, or have."""
-        return board.failing(self._folder, self._ranks) if self._folder else []
+        return self._board.failing()
 
     def look(self) -> None:
-        """Look once, for all failures that are told after that; before the folder is removed."""
-        self._lines = board.read(self._folder, self._ranks) if self._folder else ()
+        """Look once, for all failures that are told after that; before the board is closed."""
+        self._lines = self._board.lines()
 
     def failure(self, ended: Ended, when: float, *, signalled: bool, lives: bool) -> Failure:
         """All that is known of a failed rank.
@@ -69,8 +66,8 @@ class Scene:
         line = self._lines[ended.rank] if self._lines else None
         told, code = ended.report, ended.exit_code
         stack = ""
-        if told is None and self._folder and code in _WITH_STACK:
-            stack = board.read_part(self._folder, ended.rank)
+        if told is None and code in _WITH_STACK:
+            stack = self._board.stack(ended.rank)
         return Failure(
             ended.rank,
             ended.pid,
@@ -85,7 +82,7 @@ class Scene:
             self._remark(ended, line, signalled=signalled),
         )
 
-    def _remark(self, ended: Ended, line: board.Line | None, *, signalled: bool) -> str:
+    def _remark(self, ended: Ended, line: Line | None, *, signalled: bool) -> str:
         if ended.report is None and line is not None and line.failing:
             return _TORN.format(ended.rank)
         if signalled:

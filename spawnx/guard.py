@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
 import weakref
 
-from spawnx import mp_private, settings
+from spawnx import board, mp_private, reports, settings
 from spawnx.backends.contract import Program
 from spawnx.fd_room import FULL, streams_taken
+from spawnx.folder import Folder
 from spawnx.helper import Helper
-from spawnx.remote import board, gate, notices, report, wire
+from spawnx.remote import gate, notices, wire
+from spawnx.remote.ends import Ends, out_of_the_way
 from spawnx.remote.rank import GUARDIAN, LIFELINE, OFF
 
 TYPE_CHECKING = False
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from spawnx.backends.contract import Backend
     from spawnx.process import RankProcess
+    from spawnx.remote.report import Report
 
 # Seconds that a guardian may take to answer: one that takes longer is stopped.
 _ANSWERS_WITHIN = 10.0
@@ -55,22 +56,20 @@ class Guard:
         grace = settings.ORPHAN_GRACE.read()
         self.kind = OFF if grace is None else GUARDIAN if backend.has_pidfd() else LIFELINE
         self.grace = grace or 0.0
-        self.folder = tempfile.mkdtemp(prefix="spawnx-")
         self._backend = backend
-        self._behind = _Behind(self.folder)
-        # The callback has no reference to this guard, whose end calls it.
-        self._close = mp_private.close_late(self, self._behind.close)
-        try:
-            board.make(self.folder, ranks)
-            with streams_taken():
-                self._behind.notices = notices.make(self.folder)
+        with streams_taken():
+            self._behind = _Behind(ranks)
+            # The callback has no reference to this guard, whose end calls it.
+            self._close = mp_private.close_late(self, self._behind.close)
+            try:
+                self._behind.open(gated=self.kind == GUARDIAN)
                 if self.kind == GUARDIAN:
-                    self._behind.gate = gate.make(self.folder)
                     self._start_guardian()
-            report.mark_untouched(self.folder)
-        except BaseException:
-            self.close()
-            raise
+            except BaseException:
+                self.close()
+                raise
+        self.folder = self._behind.folder.path
+        self._behind.folder.mark_untouched()
 
     @property
     def sentinel(self) -> int:
@@ -82,6 +81,28 @@ class Guard:
     def notices(self) -> int:
         """The fd at which ranks say that they have reported; -1 if they can't."""
         return self._behind.notices
+
+    @property
+    def board(self) -> board.Board:
+        """What ranks say of themselves."""
+        return self._behind.board
+
+    @property
+    def ends(self) -> Ends:
+        """What is to be handed over to each rank."""
+        return self._behind.ends
+
+    def is_untouched(self) -> bool:
+        """Whether one look says that no rank has left anything in the folder."""
+        return self._behind.folder.is_untouched()
+
+    def report(self, rank: int) -> Report | None:
+        """What a rank has reported, in the folder or on the board; None if it has not, or it can't be read."""
+        return self._behind.folder.report(rank) or reports.parse(self._behind.board.report(rank))
+
+    def has_ended_well(self, rank: int) -> bool:
+        """Whether a rank has left word that it ended well."""
+        return self._behind.folder.has_ended_well(rank)
 
     def hold_helper(self, pidfd: int) -> None:
         """Have the guardian hold a process that makes ranks, until it has ended by itself."""
@@ -98,6 +119,7 @@ class Guard:
         if self.kind == GUARDIAN:
             held = self._hold(ranks)
             gate.let(self._behind.gate, len(ranks), gate.HELD if held else gate.UNHELD)
+        self._behind.close_gate()
 
     def renew(self, ranks: Sequence[RankProcess]) -> None:
         """Start another guardian for the ranks that live, in place of one that has ended."""
@@ -107,7 +129,7 @@ class Guard:
 
     def remove_folder(self) -> None:
         """Remove the folder, when its files have been read."""
-        self._behind.remove_folder()
+        self._behind.folder.remove()
 
     def close(self) -> None:
         """Dismiss the guardian and remove the folder. May be called again."""
@@ -115,7 +137,7 @@ class Guard:
 
     def _start_guardian(self) -> None:
         try:
-            self._behind.guardian = Guardian(self._backend, self.folder, self.grace)
+            self._behind.guardian = Guardian(self._backend, self._behind.folder, self.grace)
         except OSError as error:
             _warn(error)
 
@@ -159,39 +181,68 @@ class Guard:
 
 
 class _Behind:
-    """What a guard has to give back."""
+    """What a guard has to give back.
 
-    def __init__(self, folder: str) -> None:
+    Attributes:
+        folder, board: the supervisor's.
+        ends: the ranks'.
+        notices, gate: the supervisor's ends of these; -1 where there is none.
+        guardian: None if there is none.
+    """
+
+    def __init__(self, ranks: int) -> None:
         self.guardian: Guardian | None = None
         self.gate = -1
         self.notices = -1
-        self._folder = folder
+        self.ends = Ends()
+        self.folder = Folder()
+        self.board = board.Board(-1, ranks)
+        self._ranks = ranks
+        self._forks = True
         _inherited.add(self)
+
+    def open(self, *, gated: bool) -> None:
+        """Open what is handed over to ranks, and what the supervisor has of it."""
+        self.board.fd = self.ends.board = out_of_the_way(board.make(self.folder.path, self._ranks))
+        self.notices, self.ends.notices = notices.make()
+        self.ends.notices = out_of_the_way(self.ends.notices)
+        if gated:
+            self.ends.gate, self.gate = gate.make()
+            self.ends.gate = out_of_the_way(self.ends.gate)
 
     def dismiss(self) -> None:
         guardian, self.guardian = self.guardian, None
         if guardian is not None:
             guardian.dismiss()
 
-    def remove_folder(self) -> None:
-        folder, self._folder = self._folder, ""
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
-
     def close(self) -> None:
         self.dismiss()
-        self.close_fds()
-        self.remove_folder()
+        self.close_gate()
+        _close(self, "notices")
+        self._close_ends()
+        self.folder.remove()
 
-    def close_fds(self) -> None:
-        """Close the channel, the gate and the notices: all of it that a forked child has."""
+    def close_gate(self) -> None:
+        """Close both ends: all ranks exist, and have theirs. What they have not read yet stays there for them."""
+        self._forks = False
+        _close(self, "gate")
+        _close(self.ends, "gate")
+
+    def leave(self) -> None:
+        """In a forked child, which may be a rank until all exist: close all that is not handed over to ranks."""
         if self.guardian is not None:
             self.guardian.channel.close()
             self.guardian.helper.close()
-        fds, self.gate, self.notices = (self.gate, self.notices), -1, -1
-        for fd in fds:
-            if fd >= 0:
-                os.close(fd)
+        self.folder.leave()
+        _close(self, "gate")
+        _close(self, "notices")
+        if not self._forks:
+            self._close_ends()
+
+    def _close_ends(self) -> None:
+        self.board.close()
+        self.ends.board = -1
+        _close(self.ends, "notices")
 
 
 # What a forked child has of ours and must close: while it is open there, its other end isn't told that this process has
@@ -201,7 +252,7 @@ _inherited: weakref.WeakSet[_Behind] = weakref.WeakSet()
 
 def _close_inherited() -> None:
     for one in list(_inherited):
-        one.close_fds()
+        one.leave()
     _inherited.clear()
 
 
@@ -223,14 +274,15 @@ class Guardian:
         OSError: it could not be started.
     """
 
-    def __init__(self, backend: Backend, folder: str, grace: float) -> None:
+    def __init__(self, backend: Backend, folder: Folder, grace: float) -> None:
         import socket  # not at the top: contexts without a guardian need none
 
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self.channel.settimeout(_ANSWERS_WITHIN)
-            argv = backend.guardian_command(theirs.fileno(), os.getpid(), int(grace * 1000), folder)
-            program = Program(argv, keep=[theirs.fileno()], death_signal=0, mask=signal.valid_signals())
+            fds = theirs.fileno(), folder.fd
+            argv = backend.guardian_command(*fds, os.getpid(), int(grace * 1000), folder.path)
+            program = Program(argv, keep=fds, death_signal=0, mask=signal.valid_signals())
             self.helper = Helper.launch(backend, program)
         except BaseException:
             self.channel.close()
@@ -260,6 +312,14 @@ class Guardian:
             self.channel.send(wire.DISMISS)
         self.channel.close()
         self.helper.end()
+
+
+def _close(owner: _Behind | Ends, name: str) -> None:
+    """Close an fd, once, whoever comes in between."""
+    fd = getattr(owner, name)
+    setattr(owner, name, -1)
+    if fd >= 0:
+        os.close(fd)
 
 
 def _warn(error: OSError) -> None:

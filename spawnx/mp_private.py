@@ -20,7 +20,7 @@ from multiprocessing import popen_fork, reduction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from spawnx.backends.contract import Program
@@ -193,21 +193,22 @@ class Collector:
     """A stand-in for the Popen of a rank: reducers ask it to hand over fds, and it remembers which.
 
     Numbers what it collects as the Popen of the start method does, so that the result is right for every rank
-    whose Popen is later asked for the same fds first and in the same order.
+    whose Popen is later asked for the same fds in the same order, after those that are handed over `before`.
     """
 
-    def __init__(self, start_method: str) -> None:
+    def __init__(self, start_method: str, before: Sequence[int] = ()) -> None:
         popen = _popen_class(start_method)
         self.DupFd = getattr(popen, "DupFd", None)
         self._number = popen.duplicate_for_child
         self.numbers: list[int] = []
-        self._fds: list[int] = []  # the name by which duplicate_for_child of both POSIX Popens appends
+        self._fds = list(before)  # the name by which duplicate_for_child of both POSIX Popens appends
+        self._before = len(before)
         self._duplicates: list[int] = []
 
     @property
     def fds(self) -> list[int]:
         """What was handed over, in order; `numbers` has by which number each is found in the rank."""
-        return self._fds
+        return self._fds[self._before :]
 
     def duplicate_for_child(self, fd: int) -> int:
         """See `popen_spawn_posix.Popen`. Each number once.

@@ -17,7 +17,7 @@ from spawnx.remote.rank import Call, Received
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 # Below, a payload travels in the message to the rank, which then fits into a pipe (64 KiB on Linux), so that the
@@ -79,15 +79,22 @@ class Payloads:
         fn, args: what is pickled.
         start_method: whose Popen numbers the fds that are handed over.
         asked: the start method as the caller knows it.
+        before: the fds that are handed over to each rank before those of its payload.
 
     Raises (when made):
         Exception: what pickling raised, its type unchanged, its text naming what can't be pickled and what to do.
     """
 
     def __init__(
-        self, fn: Callable[..., object], args: tuple[object, ...], start_method: str, *, asked: str = ""
+        self,
+        fn: Callable[..., object],
+        args: tuple[object, ...],
+        start_method: str,
+        *,
+        asked: str = "",
+        before: Sequence[int] = (),
     ) -> None:
-        self._what = (fn, args, start_method, asked or start_method)
+        self._what = (fn, args, start_method, asked or start_method, before)
         try:
             self._first: Payload | None = _pickled(*self._what)
         except mp_private.NeedsChild:
@@ -116,8 +123,14 @@ class Payloads:
             payload.close()
 
 
-def _pickled(fn: Callable[..., object], args: tuple[object, ...], start_method: str, asked: str) -> Payload:
-    collector = mp_private.Collector(start_method)
+def _pickled(
+    fn: Callable[..., object],
+    args: tuple[object, ...],
+    start_method: str,
+    asked: str,
+    before: Sequence[int],
+) -> Payload:
+    collector = mp_private.Collector(start_method, before)
     try:
         data, shareable = _dump((fn, args), collector)
         return Payload(data, collector, shareable=shareable)

@@ -10,7 +10,7 @@ import os
 import time
 
 from spawnx.process import RankProcess
-from spawnx.remote import board
+from spawnx.remote.board import ASK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from spawnx.backends.contract import Backend
+    from spawnx.board import Board
 
 # Seconds for which an answer is waited: a rank that is stopped, or hangs in the kernel, gives none.
 _ANSWERS_WITHIN = 2.0
@@ -25,20 +26,19 @@ _ANSWERS_WITHIN = 2.0
 _LOOK_EVERY = 0.01
 
 
-def dump(processes: Mapping[int, BaseProcess], folder: str, ranks: int, backend: Backend) -> dict[int, str]:
+def dump(processes: Mapping[int, BaseProcess], board: Board, backend: Backend) -> dict[int, str]:
     """Ask ranks for their stacks.
 
     Args:
         processes: whom, by rank; they have been started.
-        folder: where the board of the context is; "" if it has none.
-        ranks: how many there are in all.
+        board: of their context.
         backend: by which they are signalled.
 
     Returns:
         What each has written, by rank; or, in brackets, why it has not.
     """
-    lines = board.read(folder, ranks) if folder else ()
-    before = {rank: len(board.read_part(folder, rank)) for rank in processes if lines and lines[rank].ready}
+    lines = board.lines()
+    before = {rank: len(board.stack(rank)) for rank in processes if lines and lines[rank].ready}
     _ask([processes[rank] for rank in before], backend)
     waiting, deadline = set(before), time.monotonic() + _ANSWERS_WITHIN
     while waiting and time.monotonic() < deadline:
@@ -46,20 +46,20 @@ def dump(processes: Mapping[int, BaseProcess], folder: str, ranks: int, backend:
         waiting = {rank for rank in waiting if _is_answering(processes[rank].pid or 0)}
     told = {}
     for rank in processes:
-        text = board.read_part(folder, rank)[before[rank] :] if rank in before else ""
+        text = board.stack(rank)[before[rank] :] if rank in before else ""
         told[rank] = text or f"(no stack: {_why(processes[rank], asked=rank in before)})\n"
     return told
 
 
 def _ask(processes: list[BaseProcess], backend: Backend) -> None:
-    if not processes or board.ASK is None:
+    if not processes or ASK is None:
         return
     held = [one.sentinel for one in processes if isinstance(one, RankProcess) and one.holds_pidfd]
-    backend.fan_out(held, board.ASK)
+    backend.fan_out(held, ASK)
     for process in processes:
         if process.sentinel not in held and process.is_alive():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid or 0, board.ASK)
+                os.kill(process.pid or 0, ASK)
 
 
 def _is_answering(pid: int) -> bool:
@@ -74,7 +74,7 @@ def _is_answering(pid: int) -> bool:
             ]
     except OSError:
         return not os.path.isdir("/proc/self")
-    return any(mask >> (int(board.ASK or 1) - 1) & 1 for mask in masks)
+    return any(mask >> (int(ASK or 1) - 1) & 1 for mask in masks)
 
 
 def _why(process: BaseProcess, *, asked: bool) -> str:

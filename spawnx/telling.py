@@ -22,6 +22,8 @@ _WARN_EACH = 8
 # How many lines the table of the other failures has, and how many characters of what a rank raised are in each.
 _LINES = 16
 _WIDTH = 100
+# How many characters of a traceback are searched for what is in a line, from the end.
+_SEARCHED = 1 << 16
 _BY_FAULTHANDLER = "Fatal Python error"
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
@@ -116,7 +118,8 @@ def _table(failures: Sequence[Failure]) -> Iterable[str]:
 
 
 def _last_line(failure: Failure) -> str:
-    lines = failure.traceback.split("\n") if failure.type_name is not None else []
+    end = failure.traceback[-_SEARCHED:]
+    lines = end.split("\n") if failure.type_name is not None else []
     of_type = [line for line in lines if line.startswith(str(failure.type_name))]
     said = of_type[-1] if of_type else failure.type_name or ""
     return said if len(said) <= _WIDTH else f"{said[:_WIDTH]}..."

@@ -41,7 +41,13 @@ _CHAIN = re.compile(
     r"\n\n(?:During handling of the above exception, another exception occurred:"
     r"|The above exception was the direct cause of the following exception:)\n\n"
 )
+# A line that belongs to no frame.
+_OUTSIDE = re.compile(r"^[^ \n].*", re.MULTILINE)
 _SIGPIPE = 13
+# How many characters of a traceback are searched for the first exception of its chain, and of what that says, at its
+# beginning and its end: a rank may raise 20 MB of text, and to search it all would take 8 s.
+_SEARCHED = 1 << 20
+_SAID = 2048
 
 
 class Fact:
@@ -103,7 +109,10 @@ def is_consequence(fact: Fact) -> bool:
     if not fact.text:
         return fact.signum == _SIGPIPE
     # The first exception of a chain: what follows it was raised from it, or while it was dealt with.
-    name, _, said = _exception_in(_CHAIN.split(fact.text, maxsplit=1)[0]).partition(":")
+    first = _CHAIN.split(fact.text[:_SEARCHED], maxsplit=1)[0]
+    name, _, said = _exception_in(first).partition(":")
+    if len(said) > 2 * _SAID:
+        said = f"{said[:_SAID]}\n{said[-_SAID:]}"
     kind = name.rpartition(".")[2]
     # A bare EOFError is that of a connection whose other end is closed; those of files and of input() say something.
     return kind in _TYPES or (kind == "EOFError" and not said) or bool(_TEXTS.search(said))
@@ -112,7 +121,8 @@ def is_consequence(fact: Fact) -> bool:
 def _exception_in(text: str) -> str:
     """The first line behind the frames of a traceback: "Type: text", or what of the text is in the first line."""
     _, _, frames = text.partition("Traceback (most recent call last):\n")
-    return next((line for line in frames.split("\n") if line and not line.startswith(" ")), "")
+    found = _OUTSIDE.search(frames)
+    return found[0] if found else ""
 
 
 def _key(fact: Fact) -> tuple[int, float, bool, float, int]:

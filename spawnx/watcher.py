@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from functools import partial
 
+from spawnx import reports
 from spawnx.backends.contract import LOST
 from spawnx.process import RankProcess
-from spawnx.remote import board, notices, report
+from spawnx.remote import notices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from spawnx.backends.contract import Backend, Seen, Watch
     from spawnx.guard import Guard
+    from spawnx.remote.report import Report
 
 
 # Seconds between two looks at ranks that can only be asked, for want of pidfds: above the hard limit on fds.
@@ -53,7 +54,7 @@ class Ended:
         exit_code: int,
         *,
         status_lost: bool = False,
-        report: report.Report | None = None,
+        report: Report | None = None,
         alive: float = 0.0,
         seen: float = 0.0,
         peak_kib: int = 0,
@@ -97,7 +98,7 @@ class Watcher:
         self, processes: Sequence[BaseProcess], error_files: Sequence[str], backend: Backend
     ) -> None:
         self.ended: dict[int, Ended] = {}
-        self.reported: dict[int, report.Report] = {}
+        self.reported: dict[int, Report] = {}
         self.reported_at: dict[int, float] = {}
         self.failed: list[int] = []
         self._looked = time.monotonic()
@@ -113,7 +114,6 @@ class Watcher:
         # pid -> rank, of those that can only be asked.
         self._unheld = {process.pid or 0: rank for rank, process in enumerate(ours) if process.is_unheld}
         self._ours = len(ours) == len(processes)
-        self._folder = os.path.dirname(error_files[0]) if error_files else ""
         self._by_pidfd = self._ours and all(process.holds_pidfd or process.is_unheld for process in ours)
         self._watch = self._open_watch(foreign=not self._ours)
         for rank, process in enumerate(processes):
@@ -143,14 +143,20 @@ class Watcher:
         for rank, errno in notices.read(guard.notices) if guard.notices >= 0 else ():
             if rank not in self._alive or rank in self.reported:
                 continue
-            told, now = report.read(self._error_files[rank]), time.monotonic()
+            # Nothing is taken from a notice alone: any rank may have written it.
+            told, now = guard.report(rank), time.monotonic()
             if told is None and errno:
-                lines = board.read(self._folder, len(self._pids))
-                told = report.unwritten(errno, lines[rank].headline if lines else "", now)
+                lines = guard.board.lines()
+                if lines and lines[rank].failing:
+                    told = reports.unwritten(errno, lines[rank].headline, now)
             if told is not None:
                 self.reported[rank] = told
                 self.reported_at[rank] = now
                 self.failed.append(rank)
+
+    def _report(self, rank: int) -> Report | None:
+        """What a rank has reported: by hand-made contexts in a file of the caller's."""
+        return self._guard.report(rank) if self._guard is not None else reports.read(self._error_files[rank])
 
     def _open_watch(self, *, foreign: bool) -> Watch:
         if self._by_pidfd:
@@ -187,7 +193,7 @@ class Watcher:
             now - began >= _WAKES_WITHIN
         ):  # it has blocked: what is seen now was not there to be seen until just now
             self._looked = now - _WAKES_WITHIN
-        silent = self._ours and report.is_untouched(self._folder)
+        silent = self._guard is not None and self._guard.is_untouched()
         if self._guard is not None and (not silent or any(rank < 0 for rank, _, _ in seen)):
             seen = self._hear(self._guard, seen)
         for rank, code, peak_kib in seen:
@@ -276,12 +282,11 @@ class Watcher:
         self._let_go([rank])
 
     def _ended(self, rank: int, code: int, peak_kib: int, *, silent: bool) -> Ended:
-        path = self._error_files[rank]
-        if code == LOST and report.has_ended_well(path):
+        if code == LOST and self._guard is not None and self._guard.has_ended_well(rank):
             code = 0
         # One that ends well may have reported before; a file that isn't ours is not asked.
         reported = code != 0 or (self._ours and not silent)
-        told = self.reported.get(rank) or (report.read(path) if reported else None)
+        told = self.reported.get(rank) or (self._report(rank) if reported else None)
         lost = code == LOST
         return Ended(
             rank,

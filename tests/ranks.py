@@ -244,6 +244,122 @@ def close_all_and_open(rank: int, path: str) -> None:
     del fds
 
 
+def close_all_open_and_crash(rank: int, folder: str) -> None:
+    """Close every file that there may be, open others, and crash."""
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    for number in range(20):
+        fd = os.open(os.path.join(folder, str(number)), os.O_RDWR | os.O_CREAT)
+        os.write(fd, b"precious")
+    send_self(signal.SIGSEGV)
+
+
+def crash_in_grandchild_without_stderr(rank: int, path: str) -> None:
+    """Crash in a process forked by this rank, which has no stderr: the number is that of a file of its own."""
+    os.close(2)
+    pid = os.fork()
+    if not pid:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.write(fd, b"precious")
+        os._exit(3) if fd != 2 else send_self(signal.SIGSEGV)
+    _, status = os.waitpid(pid, 0)
+    os._exit(0 if os.WIFSIGNALED(status) else 3)
+
+
+def leave_a_daemon_and_read_stderr(rank: int) -> None:
+    """Have a pipe for stderr, fork a process that closes its own end of it and stays; then read to the end of it."""
+    import select
+
+    reader, writer = os.pipe()
+    os.dup2(writer, 2)
+    os.close(writer)
+    pid = os.fork()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 2)
+    if not pid:
+        os.close(reader)
+        signal.pause()
+    ended, _, _ = select.select([reader], [], [], 10)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    sys.exit(0 if ended and os.read(reader, 1) == b"" else 3)
+
+
+def empty_folder_and_raise(folder: str, text: str) -> None:
+    """Do as a cleaner of temporary directories does, and raise."""
+    import shutil
+
+    for name in os.listdir(folder):
+        shutil.rmtree(os.path.join(folder, name))
+    raise ValueError(text)
+
+
+def give_up_rights_and_raise(root: str, text: str) -> None:
+    """Be nobody, in another root, and raise. What is imported to tell of that is imported before."""
+    import json
+    import traceback
+
+    import spawnx.remote.notices
+
+    del json, traceback
+    assert spawnx.remote.notices
+    os.chroot(root)
+    os.chdir("/")
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    raise ValueError(text)
+
+
+def write_over_board(rank: int, data: bytes, size: int) -> None:
+    """Write into the lines of all ranks, cut the board to a size, and leave."""
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if "spawnx-board" in os.readlink(f"/proc/self/fd/{fd}"):
+                os.pwrite(int(fd), data, 0)
+                os.truncate(int(fd), size)
+                os._exit(7)
+    os._exit(3)
+
+
+def notify_of_another(rank: int, other: int, errno: int, gate: Gate) -> None:
+    """As rank 0, write a notice that names another rank; all then wait."""
+    from spawnx.remote import notices
+    from spawnx.remote import rank as remote
+
+    if rank == 0:
+        notices.tell(remote._notices, other, errno)
+    gate.pass_through()
+
+
+def leave_instead_of_report(rank: int, folder: str, kind: str) -> None:
+    """Leave something else where a report is to be, and exit with 7."""
+    (found,) = os.listdir(folder)
+    path = os.path.join(folder, found, f"{rank}.pickle")
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        os.mkdir(path)
+    elif kind == "link":
+        target = os.path.join(folder, found, "7.pickle")
+        with open(target, "wb") as file:
+            pickle.dump("Traceback of another's", file)
+        os.symlink(target, path)
+    else:
+        with open(path, "wb") as file:
+            file.write(EVIL_PICKLES[kind])
+    os._exit(7)
+
+
+# What a pickle may do: call, take memory for its memo (32 GB), be no text, be torn.
+EVIL_PICKLES = {
+    "call": b"cos\n_exit\n(I0\ntR.",
+    "memo": b"\x80\x04X\1\0\0\0ar\xff\xff\xff\x7f0.",
+    "number": pickle.dumps(7),
+    "torn": pickle.dumps("text")[:-3],
+    "length": b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f",
+}
+
+
 def start_a_child() -> None:
     """Start a process from this rank."""
     child = multiprocessing.get_context("spawn").Process(target=os.getpid)

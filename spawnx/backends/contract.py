@@ -94,14 +94,17 @@ class Backend(Protocol):
             OSError: it could not be started, or the program could not be executed; no process is left.
         """
 
-    def guardian_command(self, channel: int, supervisor: int, grace_ms: int, folder: str) -> list[str]:
+    def guardian_command(
+        self, channel: int, folder: int, supervisor: int, grace_ms: int, path: str
+    ) -> list[str]:
         """The command line of a guardian. See `spx_guard` in csrc/spawnx.h.
 
         Args:
             channel: the fd of its end of the socket, which it inherits.
+            folder: the fd of the folder that it then removes, which it inherits.
             supervisor: this process's pid.
             grace_ms: how long ranks may outlive it.
-            folder: what is then removed.
+            path: the folder's.
         """
 
     def open_pidfd(self, pid: int) -> int:

@@ -87,13 +87,15 @@ class NativeBackend:
             raise OSError(-result, os.strerror(-result), program.argv[0])
         return pid[0], _checked(result)
 
-    def guardian_command(self, channel: int, supervisor: int, grace_ms: int, folder: str) -> list[str]:
+    def guardian_command(
+        self, channel: int, folder: int, supervisor: int, grace_ms: int, path: str
+    ) -> list[str]:
         """See the contract."""
         if not os.access(_GUARDIAN, os.X_OK):  # an installer that forgot that it is a program
             from spawnx.backends import python
 
-            return python.PythonBackend().guardian_command(channel, supervisor, grace_ms, folder)
-        return [_GUARDIAN, str(channel), str(supervisor), str(grace_ms), folder]
+            return python.PythonBackend().guardian_command(channel, folder, supervisor, grace_ms, path)
+        return [_GUARDIAN, *map(str, (channel, folder, supervisor, grace_ms)), path]
 
     def open_pidfd(self, pid: int) -> int:
         """See the contract."""

@@ -82,12 +82,15 @@ class PythonBackend:
             end_unheld(pid)
             raise
 
-    def guardian_command(self, channel: int, supervisor: int, grace_ms: int, folder: str) -> list[str]:
+    def guardian_command(
+        self, channel: int, folder: int, supervisor: int, grace_ms: int, path: str
+    ) -> list[str]:
         """See the contract."""
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         code = f"import sys; sys.path.append({package!r}); from spawnx.remote.guardian import main; main()"
         # Isolated, and without site: it is to hold little memory, and runs nothing of the user's.
-        return [sys.executable, "-I", "-S", "-c", code, str(channel), str(supervisor), str(grace_ms), folder]
+        numbers = map(str, (channel, folder, supervisor, grace_ms))
+        return [sys.executable, "-I", "-S", "-c", code, *numbers, path]
 
     def open_pidfd(self, pid: int) -> int:
         """See the contract."""

@@ -83,8 +83,9 @@ def _program(
         guarded=order.guard.kind == GUARDIAN,
         parent=os.getpid(),
         tracker=messages.tracker,
+        ends=order.guard.ends.numbers,
     )
-    keep = [message.file, messages.tracker, *message.fds]
+    keep = [message.file, messages.tracker, *order.guard.ends.fds, *message.fds]
     return Program(argv, keep=keep, death_signal=order.first_death_signal, mask=mask)
 
 

@@ -59,6 +59,7 @@ def _fork_all(
     for rank in ranks:
         rank.armed = parent is not None
         # The gate comes in `Rank.run`: what multiprocessing does before is done while others are still forked.
+        rank.ends = order.guard.ends
         rank.protection = protection if order.guard.kind == remote.GUARDIAN else None
     for i, rank in enumerate(ranks):
         # Not `pids.append(os.fork())`: another thread may take a signal that we block, and Python would run its

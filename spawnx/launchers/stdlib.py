@@ -35,13 +35,15 @@ def _start_forked(order: Order, ranks: Sequence[RankProcess]) -> None:
     for rank in ranks:
         rank.protection = protection
         rank.armed = protection.parent is not None
+        rank.ends = order.guard.ends
         rank.give(remote.Call(order.fn, order.args))
         rank.start()
 
 
 def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:
     protection = _protection(order)
-    payloads = Payloads(order.fn, order.args, order.start_method)
+    ends = order.guard.ends
+    payloads = Payloads(order.fn, order.args, order.start_method, before=ends.fds)
     try:
         for rank, report_path in zip(ranks, order.report_paths, strict=True):
             rank.protection = protection
@@ -50,7 +52,7 @@ def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:
             rank.kept = (order.fn, order.args)
             rank.early_word = mp_private.EarlyWord(rank.name)
             rank.early_word.begin = remote.begin
-            rank.early_word.args = (rank.name, report_path, order.first_death_signal, protection)
+            rank.early_word.args = (rank.name, report_path, order.first_death_signal, protection, ends)
             # Between the fork inside and the moment it is known, a KeyboardInterrupt loses the child to us, as in
             # multiprocessing: it finds its pipe closed and exits. Signals can't be blocked, the rank would
             # inherit that.

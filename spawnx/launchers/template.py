@@ -135,11 +135,13 @@ class Template:
             "guarded": self._order.guard.kind == GUARDIAN,
             "parent": os.getpid(),
             "tracker": self._messages.tracker,
+            "ends": self._order.guard.ends.numbers,
             "preload": self._modules,
             "mask": [int(signum) for signum in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
             "start_method": self._order.start_method,
         }
-        keep = [message.file, self._table_file, self._messages.tracker, *message.fds]
+        ends = self._order.guard.ends.fds
+        keep = [message.file, self._table_file, self._messages.tracker, *ends, *message.fds]
         arguments["keep"] = tuple(keep)
         return Errand(arguments, keep)
 

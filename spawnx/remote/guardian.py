@@ -14,6 +14,7 @@ import struct
 import sys
 import time
 
+from spawnx.remote.names import is_ours
 from spawnx.remote.wire import DISMISS, HOLD_ARMED, HOLD_UNARMED, MAX_SENT
 from spawnx.remote.withdraw import withdraw
 
@@ -24,11 +25,11 @@ _KILLED_WITHIN_S = 30.0
 
 
 def main() -> None:
-    """Be the guardian: `sys.argv` has the channel's fd, the supervisor's pid, the grace in ms, and the folder."""
-    channel, supervisor, grace_ms, folder = sys.argv[1:5]
+    """Be the guardian: `sys.argv` has what csrc/guardian.c says."""
+    channel, folder, supervisor, grace_ms = map(int, sys.argv[1:5])
     _withdraw()
-    if Guardian(int(channel), _pidfd_of_parent(int(supervisor)), int(grace_ms) / 1000).guard():
-        _remove(folder)
+    if Guardian(channel, _pidfd_of_parent(supervisor), grace_ms / 1000).guard():
+        _remove(folder, sys.argv[5])
     os._exit(0)
 
 
@@ -55,11 +56,15 @@ def _pidfd_of_parent(pid: int) -> int:
     return pidfd if os.getppid() == pid else -1
 
 
-def _remove(folder: str) -> None:
+def _remove(folder: int, path: str) -> None:
+    """Remove a context's folder with what ranks have left there, and nothing else. See csrc/guardian.c."""
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
-            os.unlink(os.path.join(folder, name))
-        os.rmdir(folder)
+            if is_ours(name):
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=folder)
+        if os.path.samestat(os.fstat(folder), os.lstat(path)):
+            os.rmdir(path)
 
 
 class Guardian:

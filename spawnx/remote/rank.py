@@ -15,6 +15,7 @@ import time
 from multiprocessing.process import BaseProcess
 
 from spawnx.remote import board, report
+from spawnx.remote.ends import Ends, Own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,12 +65,12 @@ class Protection:
 
             arm_or_leave(backends.named(self.backend), signum, self.parent)
 
-    def begin(self, folder: str) -> None:
-        """Wait to be let on to user code."""
+    def begin(self, gate: int) -> None:
+        """Wait at the gate to be let on to user code."""
         if self.kind == GUARDIAN:
             from spawnx import backends
 
-            pass_gate(folder, backends.named(self.backend), self.parent)
+            pass_gate(gate, backends.named(self.backend), self.parent)
         else:
             self.arm(SIGINT)
         if self.kind == LIFELINE:
@@ -88,6 +89,7 @@ def main(
     guarded: bool,
     parent: int,
     tracker: int,
+    ends: tuple[int, int, int],
 ) -> None:
     """The whole life of a fresh interpreter that `launchers.exec` has launched.
 
@@ -100,6 +102,7 @@ def main(
         guarded: whether there is a gate to wait at.
         parent: the supervisor's pid.
         tracker: the fd of the supervisor's resource tracker.
+        ends: the fds of `Ends`.
     """
     from spawnx import mp_private
 
@@ -108,10 +111,12 @@ def main(
     message = os.pread(order, size, 0)
     os.close(order)
     mp_private.use_resource_tracker(tracker)
-    sys.exit(be(mp_private.Message(message), rank, parent, backend if guarded else None))
+    sys.exit(be(mp_private.Message(message), rank, parent, backend if guarded else None, Ends(*ends)))
 
 
-def be(message: Message, place: tuple[int, str, tuple[int, ...], str], parent: int, gated: str | None) -> int:
+def be(
+    message: Message, place: tuple[int, str, tuple[int, ...], str], parent: int, gated: str | None, ends: Ends
+) -> int:
     """Be a rank of our own launching, from the gate until its exit code is known.
 
     Args:
@@ -119,12 +124,13 @@ def be(message: Message, place: tuple[int, str, tuple[int, ...], str], parent: i
         place: see `Rank.take_place`.
         parent: the supervisor's pid.
         gated: the backend that arms when the gate is passed; None: there is no gate.
+        ends: by which it reaches the supervisor.
     """
     from spawnx import mp_private
 
-    _take_place(place[3])
+    _begin_to_import(place[3], ends)
     if gated is not None:
-        Protection(GUARDIAN, 0, gated, parent).begin(os.path.dirname(place[3]))
+        Protection(GUARDIAN, 0, gated, parent).begin(ends.gate)
     process: Rank = message.receive(place[1])
     del message
     process.take_place(*place)
@@ -140,21 +146,34 @@ def open_parent(supervisor: int) -> int | None:
         return None
 
 
-def begin(name: str, report_path: str, death_signal: int, protection: Protection) -> str:
+def begin(name: str, report_path: str, death_signal: int, protection: Protection, ends: Ends) -> str:
     """Protect and observe a fresh interpreter of multiprocessing's before it imports the main module; returns `name`.
 
     The gate comes later, in `Rank.run`: the supervisor may still be writing what this interpreter is to read.
     """
     protection.arm(death_signal)
-    _take_place(report_path)
+    _begin_to_import(report_path, ends)
     return name
 
 
-def _take_place(report_path: str) -> None:
+def _begin_to_import(report_path: str, ends: Ends) -> None:
     """Begin to be a rank, in a fresh interpreter that is about to import the main module."""
-    board.take_place(*report.place_of(report_path))
+    _take_place(report_path, ends)
     board.mark(board.IMPORT)
     _boot_reporter.install(report_path)
+
+
+def _take_place(report_path: str, ends: Ends) -> None:
+    """Have what was handed over to this rank, from before user code is run until its end."""
+    global _ends, _notices
+    folder, rank = report.place_of(report_path)
+    _ends, _notices = ends, Own(ends.notices)
+    board.take_place(ends.board, rank, folder)
+
+
+# What this process has as a rank.
+_ends = Ends()
+_notices = Own()
 
 
 def fail(path: str, stage: str, error: BaseException, traceback: TracebackType | None) -> None:
@@ -168,21 +187,23 @@ def fail(path: str, stage: str, error: BaseException, traceback: TracebackType |
         from traceback import format_exception_only
 
         board.write_headline("".join(format_exception_only(error)))
-    notices.tell(*report.place_of(path), number)
+    notices.tell(_notices, report.place_of(path)[1], number)
 
 
 def report_or_print(
     path: str, stage: str, error: BaseException, traceback: TracebackType | None, raised: float | None = None
 ) -> int:
     """Report; where that can't be, leave the traceback on stderr, and return the errno."""
+    told = report.of(error, traceback, stage, raised)
+    is_on_board = board.write_report(report.pack(told, board.MOST_TEXT))
     try:
-        report.write(path, stage, error, traceback, raised)
+        report.write(path, report.pack(told))
     except OSError as failed:
-        from traceback import format_exception
-
+        if is_on_board:
+            return 0
         # Suppressed: it may be a file on the same full disk; or closed, or None.
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.write("".join(format_exception(type(error), error, traceback)))
+            sys.stderr.write(told.text)
         return failed.errno or errno.EIO
     return 0
 
@@ -193,14 +214,14 @@ def arm_or_leave(backend: Backend, signum: int, parent: int) -> None:
         os._exit(1)
 
 
-def pass_gate(folder: str, backend: Backend, parent: int | None) -> None:
+def pass_gate(fd: int, backend: Backend, parent: int | None) -> None:
     """Wait until all ranks exist and the guardian holds them; from then on SIGINT follows the end of `parent`.
 
     A rank that the guardian can't hold keeps SIGKILL, with which it came here.
     """
     from spawnx.remote import gate
 
-    word = gate.wait(folder)
+    word = gate.wait(fd)
     if not word:
         os._exit(1)
     if word == gate.HELD and parent is not None:
@@ -248,6 +269,8 @@ class Rank(BaseProcess):
     _call: Call | Received
     # None: the rank is protected before it comes to `run`.
     protection: Protection | None = None
+    # Of a forked rank; the others have theirs before they have this.
+    ends: Ends | None = None
 
     def take_place(self, rank: int, name: str, identity: tuple[int, ...], report_path: str) -> None:
         """Be this one of the ranks that unpickle the same message."""
@@ -265,7 +288,7 @@ class Rank(BaseProcess):
         stage = board.UNPICKLE
         try:
             if self.protection is not None:
-                self.protection.begin(os.path.dirname(self._report_path))
+                self.protection.begin(_ends.gate)
             _boot_reporter.remove()
             board.mark(stage)
             fn, args = self._call.take()
@@ -286,7 +309,8 @@ class Rank(BaseProcess):
         """Run as multiprocessing has it; a rank that was interrupted then dies by SIGINT, so that the end is true."""
         self._pid = os.getpid()
         self._interrupted = False
-        board.take_place(*report.place_of(self._report_path))  # a forked rank; the others have theirs
+        if self.ends is not None:
+            _take_place(self._report_path, self.ends)
         code: int = super()._bootstrap(parent_sentinel)  # type: ignore[misc]
         if self._interrupted:
             die_by_sigint(self._start_method)

@@ -1,14 +1,17 @@
-"""What a failing rank leaves for the supervisor: one file in the context's folder.
+"""What a failing rank leaves for the supervisor: a file in the context's folder, and the same on the board.
 
-The file begins as the reference's does (torch 2.13), with the pickled text of the traceback, so that whoever reads
-error files reads ours. A second pickle has what the reference doesn't tell.
+The file is for callers that read error files, and has the text whole. What is on the board is there still when the
+folder has been emptied, or could not be written into.
+
+Both begin as the reference's file does (torch 2.13), with the pickled text of the traceback; what the reference doesn't
+tell follows as JSON. The supervisor unpickles nothing: whatever a rank, or somebody else, has written there,
+`reports.parse` finds a report or none.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import sys
 import time
 
@@ -23,6 +26,9 @@ _BEFORE = {
     IMPORT: "while it imported the main module",
     UNPICKLE: "while it unpickled the function and its arguments",
 }
+# Of the text of a traceback, in characters: beyond, the middle is left out. Of the name of a type.
+MOST_TEXT = 1 << 25
+MOST_NAME = 1 << 10
 
 
 class Report:
@@ -62,23 +68,11 @@ class Report:
         return f"(before it called the function, {_BEFORE[self.stage]})\n{self.text}"
 
 
-def mark_untouched(folder: str) -> None:
-    """Have it seen by one look, not by one for each rank, that nobody has written into a folder for reports."""
-    with contextlib.suppress(OSError):  # then it looks touched, and each is looked for
-        os.utime(folder, (0, 0))
-
-
-def is_untouched(folder: str) -> bool:
-    """Whether no rank has left anything in a folder since `mark_untouched`: every new name renews its time."""
-    try:
-        return os.stat(folder).st_mtime_ns == 0
-    except OSError:
-        return False
-
-
 def path_in(folder: str, rank: int) -> str:
     """Where a rank of ours reports."""
-    return os.path.join(folder, f"{rank}.pickle")
+    from spawnx.remote import names  # here, as a rank that ends well needs none
+
+    return os.path.join(folder, names.of_report(rank))
 
 
 def place_of(path: str) -> tuple[str, int]:
@@ -87,35 +81,62 @@ def place_of(path: str) -> tuple[str, int]:
     return folder, int(name.partition(".")[0])
 
 
-def write(
-    path: str, stage: str, error: BaseException, traceback: TracebackType | None, raised: float | None = None
-) -> None:
-    """Leave a report at `path`, whole or not at all.
+def of(error: BaseException, traceback: TracebackType | None, stage: str, raised: float | None) -> Report:
+    """The report of an exception.
 
     Args:
-        path: where.
-        stage: how far the rank had come.
         error: what was raised.
         traceback: what is told of it.
+        stage: how far the rank had come.
         raised: `time.monotonic()` when it was caught; None is now.
+    """
+    from traceback import format_exception
+
+    return Report(
+        "".join(format_exception(type(error), error, traceback)),
+        stage,
+        time.monotonic() if raised is None else raised,
+        type_name=type_name(error),
+        peak_kib=_peak_kib(),
+    )
+
+
+def pack(report: Report, most: int = MOST_TEXT) -> bytes:
+    """A report as bytes, with so many characters of its text."""
+    import json
+    import pickle
+
+    details = {
+        "stage": report.stage,
+        "time": report.time,
+        "type_name": None if report.type_name is None else report.type_name[:MOST_NAME],
+        "peak_kib": report.peak_kib,
+    }
+    return pickle.dumps(_shortened(report.text, most), 4) + json.dumps(details).encode()
+
+
+def _shortened(text: str, most: int) -> str:
+    """A text without its middle if it is longer: it begins with frames, and ends with what was raised."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half} characters are left out ...]\n{text[-half:]}"
+
+
+def write(path: str, data: bytes) -> None:
+    """Leave a packed report at `path`, whole or not at all.
 
     Raises:
         OSError: it can't be written: a full disk, a context that is gone.
     """
-    details = {
-        "stage": stage,
-        "time": time.monotonic() if raised is None else raised,
-        "type_name": type_name(error),
-        "peak_kib": _peak_kib(),
-    }
-    from traceback import format_exception
+    from spawnx.remote import names
 
-    text = "".join(format_exception(type(error), error, traceback))
-    part = f"{path}.part"
+    part = path + names.PART
     try:
-        with open(part, "wb") as file:
-            pickle.dump(text, file)
-            pickle.dump(details, file)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        with open(part, "xb") as file:  # a new one: nobody's link is followed
+            file.write(data)
         os.replace(part, path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -139,36 +160,9 @@ def _peak_kib() -> int | None:
     return peak // 1024 if sys.platform == "darwin" else peak
 
 
-def unwritten(errno: int, headline: str, time: float) -> Report:
-    """What is known at a time of a report that could not be written: why, and a headline of what was raised."""
-    text = (
-        f"Traceback (most recent call last):\n"
-        f"  (it is on the standard error of the rank, as its report could not be written: {os.strerror(errno)})\n"
-        f"{headline}\n"
-    )
-    return Report(text, time=time, type_name=headline.partition(":")[0] or None)
-
-
 def record_end(path: str) -> None:
     """Leave word that the rank has ended well, for a supervisor that will not learn its exit code."""
+    from spawnx.remote import names
+
     with contextlib.suppress(OSError):
-        os.close(os.open(f"{path}.ended", os.O_CREAT | os.O_WRONLY, 0o600))
-
-
-def has_ended_well(path: str) -> bool:
-    """Whether the rank that would report at `path` has left word that it ended well."""
-    return os.access(f"{path}.ended", os.F_OK)
-
-
-def read(path: str) -> Report | None:
-    """The report at `path`, ours or the reference's; None if there is none, or none that can be read."""
-    try:
-        with open(path, "rb") as file:
-            report = Report(pickle.load(file))  # noqa: S301 - from a directory that only this user can write
-            try:
-                details = pickle.load(file)  # noqa: S301
-            except EOFError:  # the reference's
-                return report
-            return Report(report.text, **details)
-    except (OSError, EOFError, pickle.UnpicklingError):
-        return None
+        os.close(os.open(path + names.ENDED, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

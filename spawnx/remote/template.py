@@ -22,6 +22,7 @@ from spawnx.remote import leave as leaving
 from spawnx.remote import preload as preloading
 from spawnx.remote import rank as remote
 from spawnx.remote import startup
+from spawnx.remote.ends import Ends
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def main(
     guarded: bool,
     parent: int,
     tracker: int,
+    ends: tuple[int, int, int],
     mask: list[int],
     preload: tuple[str, ...],
     start_method: str,
@@ -158,6 +160,7 @@ def main(
         guarded: whether there is a gate to wait at.
         parent: the supervisor's pid.
         tracker: the fd of the supervisor's resource tracker.
+        ends: the fds of `Ends`.
         mask: the signals that are blocked in the ranks; here all are.
         preload: the modules that are imported before.
         start_method: by which ranks are to end.
@@ -201,7 +204,7 @@ def main(
     def run() -> None:
         if ending is not None:
             ending.begin()
-        code = remote.be(message, place, parent, "native" if guarded else None)
+        code = remote.be(message, place, parent, "native" if guarded else None, Ends(*ends))
         if ending is not None:
             ending.leave(code)
         mp_private.exit_forked(start_method, code)  # as ranks of multiprocessing's forkserver end

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import pickle
 import secrets
+import shutil
 import signal
 import sys
 import time
@@ -28,7 +29,7 @@ from spawnx.remote import board
 from tests import ranks
 from tests.campaigns import failures
 from tests.ranks import Gate
-from tests.support import LONG_S, Impl, Program, linux_only, wait_ended
+from tests.support import LONG_S, Impl, Program, finish, linux_only, wait_ended
 
 pytestmark = linux_only
 
@@ -451,6 +452,103 @@ def test_user_who_closes_all_files_keeps_what_he_opens_then(way: Way, tmp_path: 
 
     assert 3 == error.failures[0].exit_code
     assert b"x" * 4096 == path.read_bytes()
+
+
+def test_rank_that_closes_all_files_and_crashes_does_not_write_into_others(way: Way, tmp_path: Path) -> None:
+    """What faulthandler writes to has a number that new files don't come to; its stack is lost with it."""
+    error = failure_of(way.start(ranks.close_all_open_and_crash, (str(tmp_path),)))
+
+    assert "process 0 terminated with signal SIGSEGV" == str(error)
+    assert [b"precious"] * 20 == [path.read_bytes() for path in tmp_path.iterdir()]
+
+
+def test_process_that_a_rank_forked_without_stderr_does_not_write_into_others(
+    way: Way, tmp_path: Path, without_faulthandler: None
+) -> None:
+    """Its stack goes nowhere: the number of stderr is another file's."""
+    context = way.start(ranks.crash_in_grandchild_without_stderr, (str(tmp_path / "mine"),))
+    finish(context)
+
+    assert b"precious" == (tmp_path / "mine").read_bytes()
+
+
+def test_process_that_a_rank_forked_keeps_no_stderr_open(way: Way) -> None:
+    """Who reads what a rank writes there comes to the end, also where a daemon stays."""
+    context = way.start(ranks.leave_a_daemon_and_read_stderr)
+    finish(context)
+
+    assert [0] == [process.exitcode for process in context.processes]
+
+
+# Hostile places
+
+
+def test_rank_whose_folder_was_emptied_is_told_with_its_traceback(way: Way) -> None:
+    """A cleaner of the temporary directory was there: the report is on the board."""
+    how = ranks.empty_folder_and_raise, os.environ["TMPDIR"], "no good"
+    error = failure_of(way.start(ranks.one_does_others_wait, (1, *how), 2))
+
+    assert spawnx.ProcessRaisedException is type(error)
+    assert str(error).endswith("\nValueError: no good\n")
+    assert "ValueError" == error.failures[0].type_name
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give up its rights")
+def test_rank_that_has_given_up_root_is_told_with_its_traceback(way: Way, tmp_path: Path) -> None:
+    """It may not enter the folder, and sees another root."""
+    how = ranks.give_up_rights_and_raise, str(tmp_path), "no good"
+    error = failure_of(way.start(ranks.do, how))
+
+    assert spawnx.ProcessRaisedException is type(error)
+    assert str(error).endswith("\nValueError: no good\n")
+
+
+def test_folder_has_no_names_but_of_reports(way: Way) -> None:
+    """A file system that has neither FIFOs nor room will do."""
+    gate = way.gate()
+    context = way.start(ranks.wait_at, (gate,), 2)
+    gate.wait_for(2)
+    found = [path.name for path in Path(os.environ["TMPDIR"]).glob("spawnx-*/*")]
+    gate.let(2)
+    finish(context)
+
+    assert [] == found
+
+
+# Hostile ranks
+
+
+@pytest.mark.parametrize("data", [b"\xff" * 4096, b"\x05\1\1\1" + b"\x80" * 300], ids=["255", "text"])
+@pytest.mark.parametrize("size", [4096, 130, 0])
+def test_board_that_a_rank_has_written_over_is_read(way: Way, data: bytes, size: int) -> None:
+    """How it ended is known all the same."""
+    error = failure_of(way.start(ranks.write_over_board, (data, size)))
+
+    assert 7 == error.exit_code
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "link", *ranks.EVIL_PICKLES])
+def test_what_is_no_report_is_not_read(way: Way, kind: str) -> None:
+    """Nothing is waited for, followed, unpickled or raised."""
+    error = failure_of(way.start(ranks.leave_instead_of_report, (os.environ["TMPDIR"], kind)))
+
+    assert (spawnx.ProcessExitedException, 7) == (type(error), error.exit_code)
+    for path in Path(os.environ["TMPDIR"]).glob("spawnx-*"):  # with what is none of ours
+        shutil.rmtree(path)
+
+
+@pytest.mark.parametrize(("other", "number"), [(1, 0), (1, errno.ENOSPC), (1, 2**32 - 1), (7, errno.ENOSPC)])
+def test_notice_that_names_another_rank_does_nothing(way: Way, other: int, number: int) -> None:
+    """There is no report of it."""
+    gate = way.gate()
+    context = way.start(ranks.notify_of_another, (other, number, gate), 2)
+    gate.wait_for(2)
+    returned = context.join(timeout=0.2)
+    gate.let(2)
+    finish(context)
+
+    assert [0, 0] == [process.exitcode for process in context.processes]
+    assert returned is False
 
 
 # Reports that can't be written

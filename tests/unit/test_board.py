@@ -1,25 +1,43 @@
-"""What ranks say of themselves: the board, and the FIFO of their notices."""
+"""What ranks say of themselves: the board, and their notices."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from spawnx.board import Board, make
 from spawnx.remote import board, notices
+from spawnx.remote.ends import Own
 from tests.support import ROOT, posix_only
 
 pytestmark = posix_only
 
+RANKS = 3
 
-def run(source: str, *arguments: str) -> str:
+
+@pytest.fixture(params=["memory", "file"])
+def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
+    """A board in memory, and in a file of the folder."""
+    if request.param == "file":
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    elif not hasattr(os, "memfd_create"):
+        pytest.skip("needs files in memory")
+    one = Board(make(str(tmp_path), RANKS), RANKS)
+    yield one
+    one.close()
+
+
+def run(source: str, made: Board, folder: Path) -> str:
     """Run a program as a rank would, and return what it prints."""
+    head = "import os, sys\nfrom spawnx.remote import board\nfd, folder = int(sys.argv[1]), sys.argv[2]\n"
     done = subprocess.run(
-        [sys.executable, "-c", f"import os, sys\nfrom spawnx.remote import board\n{source}", *arguments],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", head + source, str(made.fd), str(folder)],
+        cwd=ROOT, capture_output=True, text=True, check=False, pass_fds=[made.fd],
     )  # fmt: skip
     return done.stdout + done.stderr
 
@@ -27,140 +45,225 @@ def run(source: str, *arguments: str) -> str:
 # The board
 
 
-def test_lines_of_a_new_board_say_that_nobody_has_come_far(tmp_path: Path) -> None:
+def test_lines_of_a_new_board_say_that_nobody_has_come_far(made: Board) -> None:
     """Every rank boots."""
-    board.make(str(tmp_path), 3)
-    lines = board.read(str(tmp_path), 3)
-
     assert [("boot", False, False, "")] * 3 == [
-        (line.stage, line.failing, line.ready, line.headline) for line in lines
+        (line.stage, line.failing, line.ready, line.headline) for line in made.lines()
     ]
+    assert ("", b"") == (made.stack(0), made.report(0))
 
 
-def test_rank_writes_into_its_own_line_only(tmp_path: Path) -> None:
+def test_rank_writes_into_its_own_line_only(made: Board, tmp_path: Path) -> None:
     """Stage, what it is about to do, and a headline that is cut where the next line begins."""
-    board.make(str(tmp_path), 3)
     source = """
-folder = sys.argv[1]
-board.take_place(folder, 1)
+board.take_place(fd, 1, folder)
 board.mark(board.RUN)
 board.mark_failing()
 board.write_headline("ValueError: " + "ü" * 200)
 """
 
-    assert "" == run(source, str(tmp_path))
-    lines = board.read(str(tmp_path), 3)
+    assert "" == run(source, made, tmp_path)
+    lines = made.lines()
     assert ["boot", "run", "boot"] == [line.stage for line in lines]
-    assert [1] == board.failing(str(tmp_path), 3)
+    assert [1] == made.failing()
     assert [False, True, False] == [line.ready for line in lines]
     assert lines[1].headline.startswith("ValueError: üüü")
     assert "" == lines[2].headline
 
 
-def test_crash_is_written_into_the_part_of_the_rank(tmp_path: Path) -> None:
+def test_crash_is_written_into_the_part_of_the_rank(made: Board, tmp_path: Path) -> None:
     """Each has its own, and the lines stay."""
-    board.make(str(tmp_path), 3)
     for rank in (2, 1):
         run(
-            f"board.take_place(sys.argv[1], {rank}); import faulthandler; faulthandler._sigabrt()",
-            str(tmp_path),
+            f"board.take_place(fd, {rank}, folder); import faulthandler; faulthandler._sigabrt()",
+            made,
+            tmp_path,
         )
-    texts = [board.read_part(str(tmp_path), rank) for rank in range(3)]
+    texts = [made.stack(rank) for rank in range(3)]
 
     assert [False, True, True] == [text.startswith("Fatal Python error: Aborted\n") for text in texts]
     assert [1, 1] == [text.count("Fatal Python error") for text in texts[1:]]
-    assert ["boot"] * 3 == [line.stage for line in board.read(str(tmp_path), 3)]
+    assert ["boot"] * 3 == [line.stage for line in made.lines()]
 
 
-def test_parts_take_no_room_until_they_are_written(tmp_path: Path) -> None:
-    """The file has a hole."""
-    board.make(str(tmp_path), 1)
-    before = (tmp_path / "board").stat().st_blocks
-    run("board.take_place(sys.argv[1], 0)", str(tmp_path))
-
-    assert before == (tmp_path / "board").stat().st_blocks
-
-
-def test_place_on_a_board_that_is_gone_is_no_error(tmp_path: Path) -> None:
-    """The supervisor is dead, or has none: nothing is written, and faulthandler is as it was."""
+def test_report_is_written_whole_or_not_at_all(made: Board, tmp_path: Path) -> None:
+    """What is too long isn't written."""
     source = """
-import faulthandler
-board.take_place(sys.argv[1], 0)
-board.mark(board.RUN)
-print(faulthandler.is_enabled())
+board.take_place(fd, 1, folder)
+print(board.write_report(b"x" * (board.PART + 1)), board.write_report(b"y" * board.PART))
 """
 
-    assert "False\n" == run(source, str(tmp_path / "gone"))
-    assert [] == board.read(str(tmp_path / "gone"), 1)
-    assert [] == board.failing(str(tmp_path / "gone"), 1)
+    assert "False True\n" == run(source, made, tmp_path)
+    assert [b"", b"y" * board.PART, b""] == [made.report(rank) for rank in range(3)]
+    assert "" == made.stack(2)
 
 
-def test_place_that_was_taken_is_kept(tmp_path: Path) -> None:
-    """A fresh interpreter takes it before it imports main, and comes by again."""
-    board.make(str(tmp_path), 2)
+def test_parts_take_no_room_until_they_are_written(made: Board, tmp_path: Path) -> None:
+    """The file has a hole."""
+    before = os.fstat(made.fd).st_blocks
+    run("board.take_place(fd, 0, folder)", made, tmp_path)
+
+    assert before == os.fstat(made.fd).st_blocks
+
+
+@pytest.mark.parametrize("fd", ["-1", "1000"], ids=["none", "closed"])
+def test_place_on_a_board_that_is_not_there_is_no_error(made: Board, tmp_path: Path, fd: str) -> None:
+    """Nothing is written, and faulthandler is as it was."""
+    source = f"""
+import faulthandler
+board.take_place({fd}, 0, folder)
+board.mark(board.RUN)
+print(faulthandler.is_enabled(), board.write_report(b"report"))
+"""
+
+    assert "False False\n" == run(source, made, tmp_path)
+
+
+def test_board_that_is_closed_is_empty(made: Board) -> None:
+    """Also for who asks when the context has ended."""
+    made.close()
+
+    assert ([], [], "", b"") == (made.lines(), made.failing(), made.stack(0), made.report(0))
+
+
+def test_board_for_which_there_is_no_room_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short one would have lines for some ranks only."""
+    monkeypatch.setattr(os, "pwrite", lambda *_: 100)
+
+    assert -1 == make(str(tmp_path), RANKS)
+
+
+def test_board_without_a_name_and_without_proc_takes_lines(made: Board, tmp_path: Path) -> None:
+    """It has no offset of its own then: nobody is asked for stacks."""
     source = """
-board.take_place(sys.argv[1], 1)
+open_ = os.open
+def refuse(path, *args, **names):
+    raise FileNotFoundError(2, "gone", path)
+os.open = refuse
+board.take_place(fd, 1, folder)
+board.mark(board.RUN)
+print(board.write_report(b"report"))
+"""
+
+    assert "True\n" == run(source, made, tmp_path)
+    assert ("run", False, b"report") == (
+        made.lines()[1].stage,
+        made.lines()[1].ready,
+        made.report(1).rstrip(b"\0"),
+    )
+
+
+def test_place_that_was_taken_is_kept(made: Board, tmp_path: Path) -> None:
+    """A fresh interpreter takes it before it imports main, and comes by again."""
+    source = """
+board.take_place(fd, 1, folder)
 before = len(os.listdir("/dev/fd"))
-board.take_place(sys.argv[1], 0)
+board.take_place(fd, 0, folder)
 board.mark(board.RUN)
 print(len(os.listdir("/dev/fd")) - before)
 """
 
-    assert "0\n" == run(source, str(tmp_path))
-    assert ["boot", "run"] == [line.stage for line in board.read(str(tmp_path), 2)]
+    assert "0\n" == run(source, made, tmp_path)
+    assert ["boot", "run", "boot"] == [line.stage for line in made.lines()]
 
 
-def test_process_that_a_rank_forked_does_not_write_for_it(tmp_path: Path) -> None:
-    """Neither its stage nor its stack; that goes to stderr."""
-    board.make(str(tmp_path), 1)
+def test_process_that_a_rank_forked_does_not_write_for_it(made: Board, tmp_path: Path) -> None:
+    """Neither its stage nor its stack; that goes to stderr. It has nothing of the board's open."""
     source = """
 import faulthandler
-board.take_place(sys.argv[1], 0)
+before = len(os.listdir("/dev/fd"))
+board.take_place(fd, 0, folder)
 if os.fork() == 0:
+    print(before - len(os.listdir("/dev/fd")), flush=True)
     board.mark(board.EXIT)
     faulthandler._sigabrt()
 os.wait()
 """
+    told = run(source, made, tmp_path)
 
-    assert "Fatal Python error: Aborted" in run(source, str(tmp_path))
-    assert "" == board.read_part(str(tmp_path), 0)
-    assert "boot" == board.read(str(tmp_path), 1)[0].stage
+    assert told.startswith("1\n")
+    assert "Fatal Python error: Aborted" in told
+    assert "" == made.stack(0)
+    assert "boot" == made.lines()[0].stage
+
+
+def test_faulthandler_that_user_code_has_enabled_since_is_left_in_what_a_rank_forks(
+    made: Board, tmp_path: Path
+) -> None:
+    """It is known that it no longer writes to the board."""
+    source = """
+import faulthandler
+board.take_place(fd, 0, folder)
+mine = open(folder + "/mine", "w")
+faulthandler.enable(mine)
+if os.fork() == 0:
+    faulthandler._sigabrt()
+os.wait()
+"""
+
+    assert "" == run(source, made, tmp_path)
+    assert (tmp_path / "mine").read_text(encoding="utf-8").startswith("Fatal Python error: Aborted")
 
 
 # Notices
 
 
-def test_notices_are_read_as_they_were_told(tmp_path: Path) -> None:
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, Own]]:
+    """Both ends, the ranks' as a rank has it."""
+    reader, writer = notices.make()
+    theirs = Own(writer)
+    yield reader, theirs
+    os.close(reader)
+    theirs.close()
+
+
+def test_notices_are_read_as_they_were_told(pipe: tuple[int, Own]) -> None:
     """Rank and errno, of several in one go; then there are none."""
-    fifo = notices.make(str(tmp_path))
-    before = list(notices.read(fifo))
-    notices.tell(str(tmp_path), 3)
-    notices.tell(str(tmp_path), 70_000, 28)
-    told, after = list(notices.read(fifo)), list(notices.read(fifo))
-    os.close(fifo)
+    reader, writer = pipe
+    before = list(notices.read(reader))
+    notices.tell(writer, 3)
+    notices.tell(writer, 70_000, 28)
+    told, after = list(notices.read(reader)), list(notices.read(reader))
 
     assert ([], [(3, 0), (70_000, 28)], []) == (before, told, after)
 
 
-@pytest.mark.parametrize("there", [True, False], ids=["nobody reads", "no FIFO"])
-def test_notice_that_nobody_hears_is_no_error(tmp_path: Path, there: bool) -> None:
+def test_notice_that_nobody_hears_is_no_error() -> None:
     """The supervisor is dead: the rank ends as it would."""
-    if there:
-        os.close(notices.make(str(tmp_path)))
-    notices.tell(str(tmp_path), 0)
+    reader, writer = notices.make()
+    os.close(reader)
+    theirs = Own(writer)
+    notices.tell(theirs, 0)
+    theirs.close()
+    notices.tell(theirs, 0)
 
-    assert there is (tmp_path / "notices").exists()
+    assert not theirs.is_open()
 
 
-def test_notice_to_a_supervisor_that_does_not_read_is_given_up(tmp_path: Path) -> None:
+def test_notice_is_not_written_into_a_file_that_has_got_the_number(
+    pipe: tuple[int, Own], tmp_path: Path
+) -> None:
+    """User code has closed all fds, and opened its own."""
+    reader, writer = pipe
+    mine = os.open(tmp_path / "mine", os.O_RDWR | os.O_CREAT)
+    os.dup2(mine, writer.fd)
+    notices.tell(writer, 0)
+    size = os.fstat(mine).st_size
+    os.close(mine)
+    os.close(writer.fd)
+
+    assert (0, []) == (size, list(notices.read(reader)))
+
+
+def test_notice_to_a_supervisor_that_does_not_read_is_given_up(pipe: tuple[int, Own]) -> None:
     """A full pipe makes no rank wait."""
-    fifo = notices.make(str(tmp_path))
+    reader, writer = pipe
     for rank in range(20_000):
-        notices.tell(str(tmp_path), rank)
+        notices.tell(writer, rank)
     told = []
-    while some := list(notices.read(fifo)):
+    while some := list(notices.read(reader)):
         told += some
-    os.close(fifo)
 
     assert 1000 < len(told) < 20_000
     assert [(rank, 0) for rank in range(len(told))] == told

@@ -38,6 +38,11 @@ _IGNORE = "import signal, time; signal.signal(2, signal.SIG_IGN); signal.signal(
 DEAF = [sys.executable, "-S", "-c", f"{_IGNORE}; print(flush=True); time.sleep(600)"]
 
 
+# What there may be in a folder, and what has no business there.
+OURS = ("0.pickle", "1.pickle.part", "17.pickle.ended", "board")
+THEIRS = ("precious", "pickle", ".pickle", "x.pickle", "1.pickle.old", "1pickle", "board.1", "1")
+
+
 @pytest.fixture(params=backends.available())
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
     """Each backend that works here, in use."""
@@ -87,13 +92,15 @@ class Alone:
 
     def __init__(self, backend: Backend, folder: Path, grace_ms: int) -> None:
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = backend.guardian_command(theirs.fileno(), 0, grace_ms, str(folder))
+        fds = theirs.fileno(), os.open(folder, os.O_RDONLY)
+        command = backend.guardian_command(*fds, 0, grace_ms, str(folder))
         command[command.index("0")] = "PARENT"
         self.parent = subprocess.Popen(
             [sys.executable, "-S", "-c", _PARENT, *command],
-            pass_fds=[theirs.fileno()], stdout=subprocess.PIPE, text=True,
+            pass_fds=fds, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         theirs.close()
+        os.close(fds[1])
         assert self.parent.stdout is not None
         self.process = psutil.Process(int(self.parent.stdout.readline()))
         self._pidfd = os.pidfd_open(self.process.pid)
@@ -124,7 +131,8 @@ def alone(backend: Backend, tmp_path: Path) -> Iterator[Alone]:
     """A guardian with a folder and a grace of 200 ms."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    (folder / "report").write_bytes(b"")
+    for name in OURS:
+        (folder / name).write_bytes(b"")
     made = Alone(backend, folder, 200)
     yield made
     made.close()
@@ -150,6 +158,41 @@ def test_orphans_are_ended_by_the_ladder_and_the_folder_is_removed(
     assert (2, (-signal.SIGINT, -signal.SIGKILL)) == (held, codes)
     assert took >= 0.19
     assert [] == list(tmp_path.iterdir())
+
+
+def test_folder_of_orphans_is_emptied_of_what_is_ours(alone: Alone, tmp_path: Path) -> None:
+    """What somebody else has put there stays, and the folder with it."""
+    for name in THEIRS:
+        (tmp_path / "folder" / name).write_bytes(b"")
+    alone.parent.kill()
+    alone.wait()
+
+    assert sorted(THEIRS) == sorted(path.name for path in (tmp_path / "folder").iterdir())
+
+
+@pytest.mark.parametrize("by", ["link", "folder"])
+def test_folder_that_has_got_the_name_of_the_orphans_is_left_alone(
+    alone: Alone, tmp_path: Path, by: str
+) -> None:
+    """Where another user may rename, the path says nothing: what the guardian was given is emptied."""
+    others = put_in_the_place_of(tmp_path / "folder", tmp_path, by)
+    alone.parent.kill()
+    alone.wait()
+
+    assert [*OURS] == sorted(path.name for path in others.iterdir())
+    assert [] == list((tmp_path / "moved").iterdir())
+
+
+def put_in_the_place_of(folder: Path, place: Path, by: str) -> Path:
+    """Rename a folder, and put another one with the same names of files, or a link to it, there; returns that one."""
+    folder.rename(place / "moved")
+    others = folder if by == "folder" else place / "others"
+    others.mkdir()
+    for name in OURS:
+        (others / name).write_bytes(b"precious")
+    if by == "link":
+        folder.symlink_to(others)
+    return others
 
 
 def test_armed_orphan_is_not_interrupted_twice(alone: Alone, child: subprocess.Popen[bytes]) -> None:
@@ -204,10 +247,12 @@ def test_ranks_announced_right_before_the_end_are_held(alone: Alone, child: subp
 def test_guardian_whose_supervisor_is_gone_before_it_starts_ends(backend: Backend, tmp_path: Path) -> None:
     """The number may be somebody else's by then: here it is that of a process that is no parent."""
     with subprocess.Popen(SLEEP) as stranger, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as lonely:
-        command = backend.guardian_command(lonely.fileno(), stranger.pid, 100, str(tmp_path / "none"))
-        done = subprocess.run(command, pass_fds=[lonely.fileno()], timeout=LONG_S, check=False)
+        fds = lonely.fileno(), os.open(tmp_path, os.O_RDONLY)
+        command = backend.guardian_command(*fds, stranger.pid, 100, str(tmp_path / "none"))
+        done = subprocess.run(command, pass_fds=fds, timeout=LONG_S, check=False)
         alive = stranger.poll() is None
         stranger.kill()
+        os.close(fds[1])
 
     assert (0, True) == (done.returncode, alive)
 
@@ -349,13 +394,13 @@ def test_off_starts_no_guardian_and_leaves_it_to_the_kernel(
 
 def test_forked_child_of_the_users_keeps_nothing_of_the_guard_open(backend: Backend) -> None:
     """Or the guardian would not be told that the supervisor has become another program."""
+    before = _open_fds()
     context = start_staying()
-    gates = {fd for fd in os.listdir("/proc/self/fd") if _is_ours(f"/proc/self/fd/{fd}")}
+    ours = [fd for fd in _open_fds() - before if _is_of_guard(fd)]
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        kept = [fd for fd in gates if _is_ours(f"/proc/self/fd/{fd}")]
-        os.write(write, bytes([len(kept)]))
+        os.write(write, bytes([sum(map(_is_open, ours))]))
         os._exit(0)
     os.waitpid(pid, 0)
     kept = os.read(read, 1)
@@ -363,20 +408,58 @@ def test_forked_child_of_the_users_keeps_nothing_of_the_guard_open(backend: Back
     os.close(write)
     end(context)
 
-    assert (2, b"\0") == (len(gates), kept)
+    # The folder, the board, both ends of the notices, the channel. The gate is closed: all ranks exist.
+    assert (5, b"\0") == (len(ours), kept)
 
 
-def _is_ours(path: str) -> bool:
-    """Whether an fd is the gate of a context, or a socket."""
+def _is_of_guard(fd: int) -> bool:
+    """Whether an fd that a call has opened is neither a selector nor a pidfd, which a child has, too."""
     with contextlib.suppress(OSError):
-        name = os.readlink(path)
-        return name.endswith("/gate") or (name.startswith("socket:") and _is_seqpacket(int(Path(path).name)))
+        return "anon_inode" not in os.readlink(f"/proc/self/fd/{fd}")
     return False
 
 
-def _is_seqpacket(fd: int) -> bool:
-    with socket.socket(fileno=os.dup(fd)) as copy:
-        return copy.type == socket.SOCK_SEQPACKET
+def _open_fds() -> set[int]:
+    """All but the one by which they are listed."""
+    return set(filter(_is_open, map(int, os.listdir("/proc/self/fd"))))
+
+
+def _is_open(fd: int) -> bool:
+    with contextlib.suppress(OSError):
+        os.fstat(fd)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("by", ["link", "folder"])
+def test_folder_that_has_got_the_name_of_the_contexts_is_left_alone(
+    backend: Backend, tmp_path: Path, by: str
+) -> None:
+    """By the supervisor: what it has made is emptied, and no other."""
+    guard = Guard(backend, 1)
+    others = put_in_the_place_of(Path(guard.folder), tmp_path, by)
+    for name in OURS:
+        (tmp_path / "moved" / name).write_bytes(b"")
+    guard.close()
+    left = sorted(path.name for path in others.iterdir())
+    moved = list((tmp_path / "moved").iterdir())
+    if by == "folder":
+        shutil.rmtree(others)
+    else:
+        Path(guard.folder).unlink()
+
+    assert ([*OURS], []) == (left, moved)
+
+
+def test_what_ranks_are_given_is_out_of_the_way(backend: Backend) -> None:
+    """Who closes a range of fds and opens files gets other numbers, also from ranks of many calls."""
+    guards = [Guard(backend, 1) for _ in range(3)]
+    numbers = [fd for guard in guards for fd in guard.ends.fds]
+    for guard in guards:
+        guard.close()
+
+    assert 9 == len(set(numbers))
+    assert all(256 < fd < 1024 for fd in numbers)
 
 
 def test_context_that_nobody_joins_gives_its_guardian_back(backend: Backend) -> None:
@@ -409,16 +492,15 @@ def test_more_ranks_than_one_message_carries_are_all_held(backend: Backend) -> N
 # The gate
 
 
-def test_rank_whose_supervisor_is_gone_does_not_pass(tmp_path: Path) -> None:
-    """The end of the file is told, also to who comes later, and where the folder has been removed."""
-    fd = gate.make(str(tmp_path))
-    gate.let(fd, 2, gate.HELD)
-    passed = gate.wait(str(tmp_path)), gate.wait(str(tmp_path))
-    os.close(fd)
-    late = gate.wait(str(tmp_path))
-    (tmp_path / "gate").unlink()
+def test_rank_whose_supervisor_is_gone_does_not_pass() -> None:
+    """What was written is there for who comes later; then the end of the file is told."""
+    theirs, ours = gate.make()
+    late = [os.dup(theirs) for _ in range(3)]
+    gate.let(ours, 2, gate.HELD)
+    os.close(ours)
+    os.close(theirs)
 
-    assert ((gate.HELD, gate.HELD), b"", b"") == (passed, late, gate.wait(str(tmp_path)))
+    assert [gate.HELD, gate.HELD, b""] == [gate.wait(fd) for fd in late]
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "fork"])

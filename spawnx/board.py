@@ -1,0 +1,120 @@
+"""The board of a call, as the supervisor has it: made before the ranks, read whatever they have written there.
+
+What it is for, and what is where, is in `remote.board`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from spawnx.remote.board import (
+    AT_FAILING,
+    AT_HEADLINE,
+    AT_READY,
+    AT_STAGE,
+    LINE,
+    PART,
+    RUN,
+    STAGES,
+    path_in,
+    report_at,
+    stack_at,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Line:
+    """The line of a rank, as it was when it was read: whatever bytes these are.
+
+    Attributes:
+        stage: how far the rank had come.
+        failing: whether it has caught an exception, and is about to report it, or has.
+        ready: whether it answers `ASK`.
+        headline: type and text of what it raised, the first of it; "" if it has raised nothing.
+    """
+
+    __slots__ = ("failing", "headline", "ready", "stage")
+
+    def __init__(self, line: bytes) -> None:
+        # No rank of ours writes a number that is too large: it is user code's, which is run last.
+        self.stage = STAGES[line[AT_STAGE]] if line[AT_STAGE] < len(STAGES) else RUN
+        self.failing = bool(line[AT_FAILING])
+        self.ready = bool(line[AT_READY])
+        self.headline = line[AT_HEADLINE:].partition(b"\0")[0].decode(errors="replace").strip()
+
+
+class Board:
+    """The board as the supervisor has it.
+
+    Args:
+        fd: what `make` returned; from now on its own.
+        ranks: how many there are.
+
+    Attributes:
+        fd: -1 where there is none, or it is closed: then nothing is read.
+    """
+
+    def __init__(self, fd: int, ranks: int) -> None:
+        self.fd = fd
+        self._ranks = ranks
+
+    def lines(self) -> Sequence[Line]:
+        """The lines of all ranks; none if there is no board."""
+        data = self._lines()
+        return [Line(data[start : start + LINE]) for start in range(0, len(data), LINE)]
+
+    def failing(self) -> list[int]:
+        """The ranks that are about to report, or have."""
+        return [rank for rank, flag in enumerate(self._lines()[AT_FAILING::LINE]) if flag]
+
+    def _lines(self) -> bytes:
+        size = self._ranks * LINE
+        # Any rank may have made the file shorter.
+        return b"" if self.fd < 0 else self._read(size, 0).ljust(size, b"\0")
+
+    def stack(self, rank: int) -> str:
+        """What faulthandler has written in a rank; "" if nothing."""
+        return self._read(PART, stack_at(rank)).partition(b"\0")[0].decode(errors="replace")
+
+    def report(self, rank: int) -> bytes:
+        """What a rank has reported here, with what follows it: zeros; b"" if nothing."""
+        data = self._read(PART, report_at(rank))
+        return data if data.strip(b"\0") else b""
+
+    def _read(self, size: int, at: int) -> bytes:
+        with contextlib.suppress(OSError):
+            if self.fd >= 0:
+                return os.pread(self.fd, size, at)
+        return b""
+
+    def close(self) -> None:
+        """Close it. May be called again."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def make(folder: str, ranks: int) -> int:
+    """Make the board; returns its fd. -1: there is no room, or no pwrite (Windows): ranks say less."""
+    if not hasattr(os, "pwrite"):
+        return -1
+    fd = _new_file(folder)
+    with contextlib.suppress(OSError):
+        if fd >= 0 and os.pwrite(fd, bytes(ranks * LINE), 0) == ranks * LINE:
+            return fd
+    if fd >= 0:
+        os.close(fd)
+    return -1
+
+
+def _new_file(folder: str) -> int:
+    with contextlib.suppress(OSError, AttributeError):
+        return os.memfd_create("spawnx-board")
+    with contextlib.suppress(OSError):
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(path_in(folder), flags, 0o600)
+    return -1
