@@ -143,14 +143,17 @@ def preload(names: Iterable[str], import_main: Callable[[], None]) -> None:
     Raises:
         GivenUp: one raised, or left something that can't be cloned: the text says what.
     """
-    names = [name for name in names if name not in sys.modules or name == "__main__"]
+    imported = []
     opened = Opened()
     for name in names:
+        if name in sys.modules and name != "__main__":
+            continue
+        imported.append(name)
         _import(name, import_main)
         # No module of the library starts or opens anything when it is imported; one of the user's may have its name.
         if not _is_standard(name) and (device := opened.device_after(name)):
             raise GivenUp(f"the import of {name} opened {device}")
-    if not all(map(_is_standard, names)):
+    if not all(map(_is_standard, imported)):
         _end_threads()
         _check_quiet()
         if left := opened.left():

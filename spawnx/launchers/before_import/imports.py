@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from importlib.machinery import PathFinder
 
 from spawnx.launchers.before_import.names import Absent, Scope
 from spawnx.launchers.before_import.source import Source, is_installed
@@ -35,6 +36,8 @@ class Imports(Values):
         self.left = dict.fromkeys(candidates)
         self.reached: list[str] = []
         self._vetted = sorted(filter(preloading.is_vetted, candidates))
+        # torch imports numpy, wherever that comes later.
+        self._slowest = next((name for name in ("torch", "numpy") if name in candidates), "")
         self._scopes: dict[str, Scope] = {}
 
     def block(self, body: Iterable[ast.stmt]) -> None:
@@ -45,7 +48,7 @@ class Imports(Values):
         """Walk a module's source; of a long one no more than is worth its time."""
         done = 0
         with self._within(scope):
-            for body in scope.source.parts(lambda: any(name in self.left for name in self._vetted)):
+            for body in scope.source.parts(lambda: self._slowest in self.left):
                 if body is None:
                     raise self.cant_tell(None)
                 self.block(body[done:])
@@ -71,8 +74,9 @@ class Imports(Values):
         if known is not None and (known.certain or not self._certain):
             return known
         if isinstance(package, str) and name not in sys.modules:
+            self._reach(name)
             return name  # a library's
-        origin = self._origin(name, node)
+        origin = self._origin(name, package, node)
         if origin is None:
             self._reach(name)
             self._reach_through(name)
@@ -88,11 +92,11 @@ class Imports(Values):
             package.names[name.rpartition(".")[2]] = scope
         return scope
 
-    def _origin(self, name: str, node: Any) -> str | None:
+    def _origin(self, name: str, package: object, node: Any) -> str | None:
         """The source of a module of the program's own, "" if it has no code; None for a library's."""
         module = sys.modules.get(name)
         if module is None:
-            spec = self._find(name, node)
+            spec = self._find(name, package, node)
             found, origin = spec.name, spec.origin or ""
         else:
             found, origin = preloading.spec_of(module)
@@ -102,11 +106,13 @@ class Imports(Values):
             raise self.cant_tell(node)
         return origin
 
-    def _find(self, name: str, node: Any) -> Any:
-        """Where a module would be found that isn't imported here, without an import of it."""
-        package = name.rpartition(".")[0]
+    def _find(self, name: str, package: object, node: Any) -> Any:
+        """Where a module would be found that isn't imported here, without an import of it or of its package."""
         try:
-            spec = importlib.util.find_spec(name) if not package or package in sys.modules else None
+            if isinstance(package, Scope):
+                spec = PathFinder.find_spec(name, [os.path.dirname(package.source.path)])
+            else:
+                spec = importlib.util.find_spec(name)
         except (ImportError, AttributeError, ValueError):
             spec = None
         if spec is None:

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 # ast.PyCF_ONLY_AST; the module costs 3 ms where it isn't imported anyway.
 _ONLY_AST = 0x400
-# Bytes: a longer file is looked at from its beginning; what is read for the standard library's modules, which take
-# milliseconds to import; and what is read for vetted ones, which take a second.
-_BEGINNING = 16 * 1024
-_WHOLE = 48 * 1024
-_LITTLE = 96 * 1024
-_MUCH = 1024 * 1024
+# Bytes: of a file longer than `_WHOLE` the beginning comes first. What is parsed in all for the standard library's
+# modules, which take milliseconds to import; and for a vetted one, which takes up to a second.
+_BEGINNING = 8 * 1024
+_WHOLE = 32 * 1024
+_LITTLE = 64 * 1024
+_MUCH = 512 * 1024
 _QUOTED = 80
+_MOST_TRIES = 4
 
 
 class Source:
@@ -58,22 +59,21 @@ class Source:
 
     def _beginning(self, text: bytes) -> list[ast.stmt]:
         """The statements up to one that begins near `_BEGINNING`; none if no such place is found."""
-        end = _BEGINNING
-        for _ in range(64):
-            end = text.rfind(b"\n", 0, end)
-            if end < 0:
-                break
+        end, tries = _BEGINNING, 0
+        while (end := text.rfind(b"\n", 0, end)) >= 0 and tries < _MOST_TRIES:
             first = text[end + 1 : end + 2]
             if (first.isalpha() or first == b"@") and not text.startswith(_GO_ON, end + 1):
-                # It may stand in a string: then this doesn't end well, and the whole is read.
-                return self._files.parsed(text[: end + 1], _MUCH) or []
+                # It may stand in a string, which is then not closed: no syntax.
+                if body := self._files.parsed(text[: end + 1], _MUCH):
+                    return body
+                tries += 1
         return []
 
     def quote(self, line: int | None) -> str:
         """A place, and what stands there."""
         lines = (self._text or b"").splitlines()
         if line is None or line > len(lines):
-            return f"what {self.path} does isn't looked at to its end"
+            return f"{self.path} is not looked at to its end: it is too long, or no valid source"
         said = lines[line - 1].decode(errors="replace").strip()
         return f"{self.path}:{line} may make a difference: {said[:_QUOTED]}"
 
