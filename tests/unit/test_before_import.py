@@ -251,10 +251,16 @@ PRELOADED: dict[str, tuple[str, dict[str, str], set[str]]] = {
     "nothing": ("", {}, STANDARD),
     "imported by the function": ("def work(rank):\n    import torch", {}, STANDARD),
     "imported by a call": ("import importlib\nt = importlib.import_module('torch')\nt.compile(3)", {}, {"torch"}),
-    "type statement of a class": ("class A:\n    class B: x: int = 3\n    def f(self): ...\nimport torch", {}, WITH_TORCH),
-    "loop": ("import os\nfor n in range(3):\n    print(n)\nelse:\n    print()\nwhile False:\n    break\nimport torch", {}, WITH_TORCH),
-    "file": ("import json\nwith open('x') as f:\n    config = json.load(f)\nlr = config.get('lr')\nimport torch", {}, WITH_TORCH),
-    "method of a value": ("import time\nt = time.strftime('%x').split()\ns = '-'.join(t).upper()\nimport torch", {}, WITH_TORCH),
+    "class in a class": (("class A:\n    class B: x: int = 3\n"
+        "    def f(self): ...\nimport torch"), {}, WITH_TORCH),
+    "loop": (("import os\nfor n in range(3):\n    print(n)\nelse:\n"
+        "    print()\nwhile False:\n    break\nimport torch"), {}, WITH_TORCH),
+    "plain instance": (("from dataclasses import dataclass\n@dataclass\nclass C:\n    x: int = 3\n    def f(self): ...\n"
+        "config = C(x=4)\nlr = config.x + 1\nimport torch"), {}, WITH_TORCH),
+    "file": (("import json\nwith open('x') as f:\n    config = json.load(f)\n"
+        "lr = config.get('lr')\nimport torch"), {}, WITH_TORCH),
+    "method of a value": (("import time\nt = time.strftime('%x').split()\n"
+        "s = '-'.join(t).upper()\nimport torch"), {}, WITH_TORCH),
 }  # fmt: skip
 
 
@@ -288,8 +294,10 @@ BEFORE = {
     "    os.environ['OMP_NUM_THREADS'] = '1'\nimport torch",
     "path in ranks": "import sys\nif __name__ == '__mp_main__':\n    sys.path.insert(0, '/opt/lib')\nimport torch",
     "loop": "import os\nfor name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):\n    os.environ[name] = '1'\nimport torch",
-    "second round": "import os\nx = os.environ.get('SEED', '')\nwhile input():\n    os.environ['A'] = x\n    x = '2'\nimport torch",
-    "exception": "import os\ntry:\n    import nowhere_at_all\nexcept ImportError:\n    os.environ['A'] = '1'\nimport torch",
+    "second round": "import os\nx = os.environ.get('SEED', '')\n"
+        "while input():\n    os.environ['A'] = x\n    x = '2'\nimport torch",
+    "exception": "import os\ntry:\n    import nowhere_at_all\n"
+        "except ImportError:\n    os.environ['A'] = '1'\nimport torch",
     "finally": "import os\ntry:\n    pass\nfinally:\n    os.environ['OMP_NUM_THREADS'] = '1'\nimport torch",
     "class": "import os\nclass Config:\n    os.environ['OMP_NUM_THREADS'] = '1'\nimport torch",
     "default": "import os\ndef f(x=os.environ.setdefault('OMP_NUM_THREADS', '1')): ...\nimport torch",
@@ -301,12 +309,20 @@ BEFORE = {
     "finder": "import sys\nclass Finder: ...\nsys.meta_path.insert(0, Finder)\nimport torch",
     "finder made": "import sys\nclass Finder: ...\nsys.meta_path.insert(0, Finder())\nimport torch",
     "path hook": "import sys\nhooks = sys.path_hooks\nhooks += [lambda path: None]\nimport torch",
-    "__import__": "import builtins\nreal = builtins.__import__\nbuiltins.__import__ = lambda *a: real(*a)\nimport torch",
+    "__import__": "import builtins\nreal = builtins.__import__\n"
+        "builtins.__import__ = lambda *a: real(*a)\nimport torch",
     "stand-in": "import sys, types\nsys.modules['torchvision'] = types.ModuleType('x')\nimport torch",
     "patch": "import ssl\nssl._create_default_https_context = ssl._create_unverified_context\nimport torch",
     "set by setattr": "import os\nsetattr(os, 'environ', {})\nimport torch",
     "own function": "import os\ndef seed_everything(): os.environ['A'] = '1'\nseed_everything()\nimport torch",
-    "own decorator": "import os\ndef deco(f):\n    os.environ['A'] = '1'\n    return f\n@deco\ndef g(): ...\nimport torch",
+    "own decorator": "import os\ndef deco(f):\n    os.environ['A'] = '1'\n"
+        "    return f\n@deco\ndef g(): ...\nimport torch",
+    "own constructor": "class A:\n    def __init__(self): ...\na = A()\nimport torch",
+    "own method": "class A:\n    def f(self): ...\na = A()\na.f()\nimport torch",
+    "own property": "class A:\n    @property\n    def f(self): ...\na = A()\na.f\nimport torch",
+    "own factory": "from dataclasses import dataclass, field\ndef f(): ...\n@dataclass\nclass A:\n"
+    "    x: int = field(default_factory=f)\na = A()\nimport torch",
+    "own base's constructor": "class A:\n    def __init__(self): ...\nclass B(A): ...\nb = B()\nimport torch",
     "own metaclass": "class M(type):\n    def __new__(*a): ...\nclass A(metaclass=M): ...\nimport torch",
     "own __init_subclass__": "class A:\n    def __init_subclass__(cls): ...\nclass B(A): ...\nimport torch",
     "own key": "import os\nx = sorted([1, 2], key=lambda n: os.putenv('A', '1'))\nimport torch",
@@ -554,6 +570,25 @@ ENDS = {
 }  # fmt: skip
 
 
+def run_on_both(
+    method: str, folder: Path, library: str, before: str, after: str
+) -> dict[str, subprocess.CompletedProcess[str]]:
+    """Run `PROGRAM` on spawnx and on multiprocessing."""
+    source = textwrap.dedent(PROGRAM).replace("{before}", before).replace("{after}", after or "pass")
+    sets = "import os\nos.environ['OMP_NUM_THREADS'] = '1'\ndef again(): os.environ['OMP_NUM_THREADS'] = '7'"
+    for name, text in [("program", source), ("numpy", library), ("sets_it", sets)]:
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SPAWNX_BACKEND": "native"}
+    environment.pop("OMP_NUM_THREADS", None)
+    return {
+        impl: subprocess.run(
+            [sys.executable, "program.py", method, impl],
+            env=environment, capture_output=True, text=True, timeout=LONG_S, check=True, cwd=folder,
+        )
+        for impl in ("spawnx", "multiprocessing")
+    }  # fmt: skip
+
+
 @pytest.mark.skipif("native" not in backends.available(), reason="clones need the C core")
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 @pytest.mark.parametrize("name", ENDS)
@@ -562,25 +597,19 @@ def test_import_in_ranks_finds_what_it_finds_in_those_of_multiprocessing(
 ) -> None:
     """Whatever the main module does before it; and where it does nothing, the import is shared."""
     before, after, shared = ENDS[name]
-    source = textwrap.dedent(PROGRAM).replace("{before}", before).replace("{after}", after or "pass")
-    (tmp_path / "program.py").write_text(source, encoding="utf-8")
-    (tmp_path / "numpy.py").write_text(textwrap.dedent(LIBRARY), encoding="utf-8")
-    (tmp_path / "sets_it.py").write_text(
-        "import os\nos.environ['OMP_NUM_THREADS'] = '1'\ndef again(): os.environ['OMP_NUM_THREADS'] = '7'",
-        encoding="utf-8",
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SPAWNX_BACKEND": "native"}
-    environment.pop("OMP_NUM_THREADS", None)
-    done = {
-        impl: subprocess.run(
-            [sys.executable, "program.py", method, impl],
-            env=environment, capture_output=True, text=True, timeout=LONG_S, check=True, cwd=tmp_path,
-        )
-        for impl in ("spawnx", "multiprocessing")
-    }  # fmt: skip
+    done = run_on_both(method, tmp_path, textwrap.dedent(LIBRARY), before, after)
     found = {impl: list(zip(*json.loads(ran.stdout), strict=True)) for impl, ran in done.items()}
 
     assert found["multiprocessing"][0] == found["spawnx"][0]
     assert (not shared,) * 2 == found["spawnx"][1]
     assert shared == ("not preloaded" not in done["spawnx"].stderr), done["spawnx"].stderr
     assert shared or "may make a difference: " in done["spawnx"].stderr
+
+
+@pytest.mark.skipif("native" not in backends.available(), reason="clones need the C core")
+def test_warning_of_an_import_is_printed_once_though_the_main_module_ignores_it(tmp_path: Path) -> None:
+    """A difference: the filters of the main module come later than the import in the template."""
+    library = f"{textwrap.dedent(LIBRARY)}\nimport warnings\nwarnings.warn('of old age', stacklevel=1)\n"
+    ran = run_on_both("spawn", tmp_path, library, "import warnings; warnings.filterwarnings('ignore')", "")
+
+    assert [1, 0] == [ran[impl].stderr.count("of old age\n") for impl in ("spawnx", "multiprocessing")]

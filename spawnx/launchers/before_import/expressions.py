@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spawnx.launchers.before_import import harmless
 from spawnx.launchers.before_import.imports import Imports
-from spawnx.launchers.before_import.names import DATA, OWN, parts_of
+from spawnx.launchers.before_import.names import DATA, OWN, PLAIN, parts_of
 from spawnx.launchers.before_import.values import NotKnown
 
 TYPE_CHECKING = False
@@ -42,10 +42,10 @@ class Expressions(Imports):
         return own
 
     def _name(self, node: ast.expr) -> bool:
-        return self._kind_of(node) is OWN
+        return self._kind_of(node) in {OWN, PLAIN}
 
     def _attribute(self, node: ast.Attribute) -> bool:
-        return self._expression(node.value) or self._kind_of(node) is OWN
+        return self._expression(node.value) or self._name(node)
 
     def _lambda(self, node: ast.Lambda) -> bool:
         self._parts(node.args)
@@ -73,6 +73,8 @@ class Expressions(Imports):
         own = self._all((*node.args, *(word.value for word in node.keywords)))
         self._expression(node.func)
         name = self._kind_of(node.func)
+        if name is PLAIN and not own:
+            return True
         if not isinstance(name, str):
             raise self.cant_tell(node)
         special = _CALLS.get(name)

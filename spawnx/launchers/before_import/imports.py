@@ -52,7 +52,7 @@ class Imports(Values):
                 if body is None:
                     raise self.cant_tell(None)
                 self.block(body[done:])
-                done = len(body)
+                done = max(done, len(body))
 
     def _reach(self, name: str) -> None:
         if self._certain and name in self.left:

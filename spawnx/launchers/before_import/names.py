@@ -1,8 +1,8 @@
 """What the names of a module stand for, as far as that is known before it runs.
 
 A name stands for a `Scope`, which is a module of the program's own; for a `Known` value; for what a library has under
-some name, a string such as "os.environ" (see `harmless`); for the program's own code, or what may hold some (`OWN`); or
-for some other value (`DATA`).
+some name, a string such as "os.environ" (see `harmless`); for the program's own code, or what may hold some (`OWN`), or
+a class of its own of which an instance can be made without running any (`PLAIN`); or for some other value (`DATA`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 OWN = object()
+PLAIN = object()
 DATA = object()
 
 
@@ -110,7 +111,7 @@ class Names:
         if not self._certain:
             before = self._scope.names.get(name, kind)
             if before is not kind and before != kind:
-                kind = OWN if OWN in {before, kind} else DATA
+                kind = OWN if {before, kind} & {OWN, PLAIN} else DATA
             elif isinstance(kind, Known):
                 kind = DATA
         self._scope.names[name] = kind

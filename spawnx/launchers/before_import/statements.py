@@ -7,7 +7,7 @@ import sys
 
 from spawnx.launchers.before_import import harmless
 from spawnx.launchers.before_import.expressions import Expressions
-from spawnx.launchers.before_import.names import DATA, OWN, Absent, Known, Scope, parts_of
+from spawnx.launchers.before_import.names import DATA, OWN, PLAIN, Absent, Known, Scope, parts_of
 from spawnx.launchers.before_import.values import NotKnown
 from spawnx.remote import preload as preloading
 
@@ -275,10 +275,19 @@ class Walk(Expressions):
             self._expression(word.value)
             if word.arg in {None, "metaclass"} and self._kind_of(word.value) not in _METACLASSES:
                 raise self.cant_tell(node)
-        outer, self._scope = self._scope, self._scope.of_class()
-        self.block(node.body)
-        self._scope = outer
-        self._bind(node.name, OWN)
+        body = self._scope.of_class()
+        with self._within(body):
+            self.block(node.body)
+        self._bind(node.name, PLAIN if self._is_plain(node, body) else OWN)
+
+    def _is_plain(self, node: ast.ClassDef, body: Scope) -> bool:
+        """Whether an instance is made, used as a value and dropped without running code of the program's own."""
+        shapes = {*map(self._kind_of, node.bases), *map(self._kind_of, node.decorator_list)}
+        functions = [part for part in node.body if type(part).__name__ == "FunctionDef"]
+        methods = {part.name for part in functions if not part.decorator_list}  # type: ignore[attr-defined]
+        before = self._scope.names
+        held = {name for name, kind in body.names.items() if kind is OWN and before.get(name) is not OWN}
+        return shapes <= _PLAIN_SHAPES and held <= {name for name in methods if not name.startswith("__")}
 
     def _alias(self, node: Any) -> None:
         self._bind(node.name.id, OWN)
@@ -286,6 +295,14 @@ class Walk(Expressions):
 
 # Values over which a loop is walked one by one.
 _MOST_ROUNDS = 32
+# Bases and decorators that add no code of the program's own.
+_PLAIN_SHAPES = {
+    "builtins.Exception",
+    "builtins.object",
+    "dataclasses.dataclass",
+    "dataclasses.dataclass()",
+    PLAIN,
+}
 _METACLASSES = frozenset({"abc.ABCMeta", "enum.EnumMeta", "enum.EnumType", "builtins.type"})
 # What is done with a target of an assignment, by the kind of its node.
 _STORES = {
