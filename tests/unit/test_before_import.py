@@ -255,7 +255,7 @@ PRELOADED: dict[str, tuple[str, dict[str, str], set[str]]] = {
         "    def f(self): ...\nimport torch"), {}, WITH_TORCH),
     "loop": (("import os\nfor n in range(3):\n    print(n)\nelse:\n"
         "    print()\nwhile False:\n    break\nimport torch"), {}, WITH_TORCH),
-    "plain instance": (("from dataclasses import dataclass\n@dataclass\nclass C:\n    x: int = 3\n    def f(self): ...\n"
+    "plain value": (("from dataclasses import dataclass\n@dataclass\nclass C:\n    x: int = 3\n    def f(self): ...\n"
         "config = C(x=4)\nlr = config.x + 1\nimport torch"), {}, WITH_TORCH),
     "file": (("import json\nwith open('x') as f:\n    config = json.load(f)\n"
         "lr = config.get('lr')\nimport torch"), {}, WITH_TORCH),
@@ -566,6 +566,7 @@ ENDS = {
     "by a function": ("from sets_it import again; again()", "os.environ['OMP_NUM_THREADS'] = '2'", False),
     "finder": (FINDER, "", False),
     "finder in ranks": (f"if __name__ != '__main__':\n{textwrap.indent(FINDER, '    ')}", "sys.meta_path", False),
+    "finder of a third party": ("import hooks_it", "", False),
     "path in ranks": ("if __name__ != '__main__': sys.path.insert(0, '/opt')", "", False),
 }  # fmt: skip
 
@@ -578,7 +579,10 @@ def run_on_both(
     sets = "import os\nos.environ['OMP_NUM_THREADS'] = '1'\ndef again(): os.environ['OMP_NUM_THREADS'] = '7'"
     for name, text in [("program", source), ("numpy", library), ("sets_it", sets)]:
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SPAWNX_BACKEND": "native"}
+    installed = folder / "site-packages"
+    installed.mkdir()
+    (installed / "hooks_it.py").write_text(f"import sys\n{FINDER}", encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{installed}", "SPAWNX_BACKEND": "native"}
     environment.pop("OMP_NUM_THREADS", None)
     return {
         impl: subprocess.run(

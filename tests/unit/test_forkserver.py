@@ -9,6 +9,7 @@ import os
 import signal
 import textwrap
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +294,17 @@ def test_torch_is_imported_once_for_all_calls(program: Program) -> None:
             print(all(loaded for loaded, _ in found), len({drawn for _, drawn in found}))
     """
     assert ["True 8"] == program.output(source)
+
+
+def test_call_that_wants_less_leaves_the_kept_template(module: Callable[[str], str]) -> None:
+    """A suite's tests differ in what may be preloaded: those without torch don't cost the others theirs."""
+    name = module("VALUE = 7")
+    told(ranks.put_whether_loaded, 1, (name,), preload=[name])
+    before = kept_templates()
+    found = told(ranks.put_whether_loaded, 1, (name,), preload=())
+
+    assert ([False], before) == (found, kept_templates())
+    assert 1 == len(before)
 
 
 def test_preload_that_can_not_be_cloned_is_given_up(

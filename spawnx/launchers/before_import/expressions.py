@@ -108,6 +108,7 @@ _CALLS = {
     "os.environ.pop": "_pop_variable",
     "os.environ.setdefault": "_set_default",
     "os.environ.update": "_update_environment",
+    "pytest.importorskip": "_import_by_call",
     "sys.path.append": "_change_path",
     "sys.path.extend": "_change_path",
     "sys.path.insert": "_change_path",

@@ -14,11 +14,20 @@ import builtins
 _MODULES = frozenset({
     "abc", "argparse", "base64", "calendar", "click", "collections", "configparser", "contextlib", "copy",
     "csv", "dataclasses", "datetime", "decimal", "enum", "fnmatch", "fractions", "functools", "getpass", "glob",
-    "hashlib", "itertools", "json", "logging", "math", "numbers", "pathlib", "platform", "pprint", "random",
+    "hashlib", "itertools", "json", "logging", "math", "numbers", "pathlib", "platform", "pprint", "pytest", "random",
     "re", "secrets", "statistics", "string", "struct", "tempfile", "textwrap", "time", "typer", "types",
     "typing", "typing_extensions", "uuid", "warnings",
 })  # fmt: skip
-_NOT = frozenset({"functools.reduce", "logging.config", "logging.setLoggerClass", "typing.get_type_hints"})
+_NOT = frozenset(
+    {
+        "functools.reduce",
+        "logging.config",
+        "logging.setLoggerClass",
+        "pytest.main",
+        "pytest.register_assert_rewrite",
+        "typing.get_type_hints",
+    }
+)
 _CALLS = frozenset({
     "atexit.register", "faulthandler.enable", "gc.collect", "gc.disable", "gc.enable", "gc.freeze",
     "hydra.main", "importlib.metadata.version", "importlib.util.find_spec", "inspect.signature", "io.StringIO",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib.util
 import os
 import sys
@@ -78,6 +79,8 @@ class Imports(Values):
             return name  # a library's
         origin = self._origin(name, package, node)
         if origin is None:
+            if _hooks_imports(name):
+                raise self.cant_tell(node)
             self._reach(name)
             self._reach_through(name)
             return name
@@ -193,3 +196,10 @@ def _is_known(name: str, origin: str) -> bool:
     return preloading.is_of_stdlib(name) and (
         origin in {"built-in", "frozen"} or preloading.is_of_library(origin)
     )
+
+
+def _hooks_imports(name: str) -> bool:
+    """Whether a third-party package has a say in the imports of this process: comet_ml wants to see that of torch."""
+    hooks = [*map(type, sys.meta_path), *sys.path_hooks, builtins.__import__]
+    owners = {str(getattr(hook, "__module__", "")).partition(".")[0] for hook in hooks}
+    return not preloading.is_known(name) and name.partition(".")[0] in owners - {"spawnx"}
