@@ -61,6 +61,11 @@ class _Decision:
         )
 
 
+# What a rank has of multiprocessing before it comes to the main module.
+_OF_EVERY_RANK = frozenset(
+    f"multiprocessing.{name}"
+    for name in ("context", "popen_fork", "process", "reduction", "resource_tracker", "spawn", "util")
+)
 _decisions: dict[tuple[object, ...], _Decision] = {}
 # More programs aren't in one process, but as many lists of candidates may be: modules are imported from call to call.
 _MOST_DECISIONS = 64
@@ -76,6 +81,7 @@ def unaffected(candidates: Sequence[str], of_function: str) -> tuple[str, ...]:
     Raises:
         RuntimeError: this process is itself importing its main module for a rank, which has no main guard.
     """
+    candidates = [name for name in candidates if name not in _OF_EVERY_RANK]
     preparation = mp_private.preparation_data("")
     main = preparation.get("init_main_from_name"), preparation.get("init_main_from_path")
     key = (*main, of_function, *candidates)
