@@ -113,9 +113,10 @@ def start_processes(
         numa_options: only None: torch's callers of 2025 pass it.
         preload: what is imported once, before ranks are cloned ("spawn" and "forkserver" on Linux), instead of once in
             each: names of modules, none by `()`. "auto" is what `SPAWNX_PRELOAD` says, and where that says nothing,
-            torch and numpy if they are imported here, what the main module and that of `fn` use of the standard
-            library, and what `spawnx.preload` and `multiprocessing.set_forkserver_preload` were told. "__main__" is
-            the main module, once as `__mp_main__`. A module that raises, starts threads or opens files when it is
+            torch and numpy if they are imported here, and what the main module and that of `fn` use of the standard
+            library, all as far as these modules import it before they do anything that might change the import; and
+            what `spawnx.preload` and `multiprocessing.set_forkserver_preload` were told. "__main__" is the main
+            module, once as `__mp_main__`. A module that raises, starts threads or opens files when it is
             imported is not preloaded, with a warning. What you name, you answer for: ranks share the state that it has
             after its import, random state above all, but for what it renews by `os.register_at_fork`; and the fork
             handlers that a library has given to libc (`pthread_atfork`) are not called in ranks.

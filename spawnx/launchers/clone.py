@@ -85,10 +85,10 @@ class CloneLauncher:
     def _serve(self, template: Template, backend: Backend, modules: tuple[str, ...]) -> None:
         """Have a template make the ranks, by whatever way it comes into being."""
         del modules  # it is told them in its errand
-        template.serve(lambda errand, _: _launch(errand, backend))
+        template.serve(lambda errand, _: launch(errand, backend))
 
 
-def _launch(errand: Errand, backend: Backend) -> Helper:
+def launch(errand: Errand, backend: Backend) -> Helper:
     """Launch a fresh interpreter that is a template."""
     argv = mp_private.interpreter_command("spawnx.remote.template", "main", **errand.arguments)
     # What main() returns is called when none of its frames is left.

@@ -21,7 +21,7 @@ from spawnx import mp_private
 from spawnx.backends.contract import Program
 from spawnx.backends.python import end_unheld
 from spawnx.helper import Helper, told
-from spawnx.launchers.clone import CloneLauncher
+from spawnx.launchers.clone import CloneLauncher, launch
 from spawnx.launchers.template import PERMANENT, CantServe, PreloadGivenUp
 from spawnx.launchers.thread import inherited
 from spawnx.payload import to_memory
@@ -77,6 +77,9 @@ def _clone_kept(errand: Errand, job: Job, backend: Backend, modules: tuple[str, 
         for _ in range(2):
             if job.cancelled:
                 raise CantServe("the call was cancelled")
+            if _kept is not None and set(modules) < set(_kept.modules):
+                # This call's ranks must not find what that one has imported: it serves the next one that does.
+                return launch(errand, backend)
             if _kept is not None and _kept.like != like:
                 _kept.close()
                 _kept = None
@@ -110,7 +113,9 @@ def _like(errand: Errand, modules: tuple[str, ...]) -> tuple[object, ...]:
     """
     argv = mp_private.interpreter_command("spawnx.remote.kept", "main")
     try:
-        found = [modules, argv[: argv.index("-c")], *_unchangeable()]
+        # In whichever order the first caller imports them: others would end its kept template, and it theirs.
+        names = sorted(modules) if all(map(preload.is_vetted, modules)) else modules
+        found = [names, argv[: argv.index("-c")], *_unchangeable()]
     except OSError as error:
         raise CantServe(f"what a template would have to be like can't be told: {error}") from error
     if modules:  # libraries count the processors when they are loaded
@@ -156,6 +161,7 @@ class KeptTemplate:
         import socket
 
         self.like = like
+        self.modules = modules
         self._backend = backend
         os.sched_setaffinity(0, errand.affinity)
         try:

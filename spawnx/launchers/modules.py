@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from spawnx import mp_private, settings
+from spawnx.launchers import before_import
 from spawnx.remote import preload as preloading
 
 TYPE_CHECKING = False
@@ -59,6 +60,7 @@ def of(order: Order) -> tuple[str, ...]:
     """What the template of a call imports."""
     if isinstance(order.preload, tuple):
         return order.preload
-    used_by = {"__main__", getattr(order.fn, "__module__", None) or "__main__"}
-    chosen = preloading.chosen([sys.modules[name] for name in used_by if name in sys.modules])
+    of_function = str(getattr(order.fn, "__module__", None) or "__main__")
+    used_by = [sys.modules[name] for name in {"__main__", of_function} if name in sys.modules]
+    chosen = before_import.unaffected(preloading.chosen(used_by), of_function)
     return tuple(dict.fromkeys([*chosen, *mp_private.forkserver_preload(), *_for_all_calls]))

@@ -16,6 +16,8 @@ import weakref
 from importlib.machinery import EXTENSION_SUFFIXES
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
+from spawnx.remote.opened import Opened
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -165,18 +167,26 @@ def preload(names: Iterable[str], import_main: Callable[[], None]) -> None:
     Raises:
         GivenUp: one raised, or left something that can't be cloned: the text says what.
     """
-    names = [name for name in names if name not in sys.modules or name == "__main__"]
-    fds = set(os.listdir("/proc/self/fd"))
-    _import(names, import_main)
-    # No module of the library starts or opens anything when it is imported; one of the user's may have its name.
-    if not all(map(_is_standard, names)):
+    imported = []
+    opened = Opened()
+    for name in names:
+        if name in sys.modules and name != "__main__":
+            continue
+        imported.append(name)
+        _import(name, import_main)
+        # No module of the library starts or opens anything when it is imported; one of the user's may have its name.
+        if not _is_standard(name) and (device := opened.device_after(name)):
+            raise GivenUp(f"the import of {name} opened {device}")
+    if not all(map(_is_standard, imported)):
         _end_threads()
-        _check_quiet(fds)
+        _check_quiet()
+        if left := opened.left():
+            raise GivenUp(", ".join(left))
         _spare_finalizers()
 
 
-def _check_quiet(fds: set[str]) -> None:
-    """See that there is nothing that a clone would not have: threads, a child, files beside `fds`."""
+def _check_quiet() -> None:
+    """See that there is nothing that a clone would not have: threads, a child."""
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
         raise GivenUp(f"{threads - 1} threads run after the imports")
@@ -186,8 +196,6 @@ def _check_quiet(fds: set[str]) -> None:
         pass
     else:
         raise GivenUp("the imports started a process")
-    if new := set(os.listdir("/proc/self/fd")) - fds:
-        raise GivenUp(f"the imports left {len(new)} files open")
 
 
 def _spare_finalizers() -> None:
@@ -202,15 +210,14 @@ def _spare_finalizers() -> None:
             finalizer.atexit = False
 
 
-def _import(names: Iterable[str], import_main: Callable[[], None]) -> None:
-    for name in names:
-        try:
-            if name == "__main__":
-                import_main()
-            else:
-                importlib.import_module(name)
-        except BaseException as error:
-            raise GivenUp(f"the import of {name} raised {type(error).__name__}: {error}") from error
+def _import(name: str, import_main: Callable[[], None]) -> None:
+    try:
+        if name == "__main__":
+            import_main()
+        else:
+            importlib.import_module(name)
+    except BaseException as error:
+        raise GivenUp(f"the import of {name} raised {type(error).__name__}: {error}") from error
 
 
 def _end_threads() -> None:

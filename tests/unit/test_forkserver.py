@@ -9,6 +9,7 @@ import os
 import signal
 import textwrap
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -278,12 +279,11 @@ def test_torch_is_imported_once_for_all_calls(program: Program) -> None:
     """In the kept template: the ranks of the first call find it there, and those of the second."""
     source = """
         import logging, sys
+        loaded = "torch" in sys.modules
         import torch
         logging.getLogger("spawnx").addHandler(logging.StreamHandler(sys.stdout))
 
         def rank(i, queue):
-            loaded = "torch" in sys.modules
-            import torch
             queue.put((loaded, float(torch.rand(1, dtype=torch.float64))))
 
         if __name__ == "__main__":
@@ -293,12 +293,18 @@ def test_torch_is_imported_once_for_all_calls(program: Program) -> None:
             found = [queue.get() for _ in range(8)]
             print(all(loaded for loaded, _ in found), len({drawn for _, drawn in found}))
     """
-    # The main module imports torch as well: what is asked is whether it was there before that.
-    source = source.replace(
-        "import torch\n        logging", 'if __name__ == "__main__": import torch\n        logging'
-    )
-
     assert ["True 8"] == program.output(source)
+
+
+def test_call_that_wants_less_leaves_the_kept_template(module: Callable[[str], str]) -> None:
+    """A suite's tests differ in what may be preloaded: those without torch don't cost the others theirs."""
+    name = module("VALUE = 7")
+    told(ranks.put_whether_loaded, 1, (name,), preload=[name])
+    before = kept_templates()
+    found = told(ranks.put_whether_loaded, 1, (name,), preload=())
+
+    assert ([False], before) == (found, kept_templates())
+    assert 1 == len(before)
 
 
 def test_preload_that_can_not_be_cloned_is_given_up(

@@ -190,7 +190,47 @@ def test_module_of_a_users_under_a_name_of_the_standard_library_is_looked_at(
     monkeypatch.syspath_prepend(str(tmp_path))
 
     assert [0] == told(ranks.put_rank, 1, preload=["colorsys"])
-    assert ["the imports left 1 files open"] == [
+    assert ["the import of colorsys left /dev/null open"] == [
+        record.message.rpartition(": ")[2] for record in caplog.records
+    ]
+
+
+DEVICE = """
+    import ctypes, os
+    from spawnx.remote import opened
+
+    opened._DEVICES = ("/dev/zero",)
+    fd = os.open("/dev/zero", os.O_RDWR)
+"""
+MAPPED = """
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap(None, ctypes.c_size_t(4096), 3, 2, fd, ctypes.c_long(0))
+    os.close(fd)
+"""
+
+
+@pytest.mark.parametrize("more", ["", MAPPED], ids=["open", "mapped"])
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_preload_that_has_opened_a_device_is_not_cloned(
+    method: str, more: str, module: Callable[[str], str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also if a later import closes it: the driver knows the process by then. The log names both."""
+    name = module(textwrap.dedent(DEVICE) + textwrap.dedent(more))
+    closes = "closes_" + name
+    (tmp_path / f"{closes}.py").write_text(
+        f"import os, sys\nos.closerange(sys.modules['{name}'].fd, sys.modules['{name}'].fd + 1)",
+        encoding="utf-8",
+    )
+    queue = spawnx.get_context(method).SimpleQueue()
+    spawnx.start_processes(
+        ranks.put_whether_loaded, (queue, name), 2, start_method=method, preload=[name, closes]
+    )
+    found = [queue.get() for _ in range(2)]
+    queue.close()
+
+    assert [False] * 2 == found
+    assert [f"the import of {name} opened /dev/zero"] == [
         record.message.rpartition(": ")[2] for record in caplog.records
     ]
 
