@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing import *  # noqa: F403
     from types import ModuleType
+    from typing import Any
 
     from spawnx.context import ProcessContext as ProcessContext
     from spawnx.context import SpawnContext as SpawnContext
@@ -59,7 +60,10 @@ def _elsewhere() -> ModuleType:
     loaded = sys.modules.get("torch.multiprocessing")
     if loaded is not None:
         return loaded
-    import multiprocessing
+    from spawnx.standard import standard_library
+
+    with standard_library():
+        import multiprocessing
 
     return multiprocessing
 
@@ -69,15 +73,23 @@ def _public_names() -> list[str]:
     return sorted({*_HOMES, *elsewhere})
 
 
-def __getattr__(name: str) -> object:
-    from importlib import import_module
+def _import(module: str) -> Any:
+    """A module of ours."""
+    from spawnx.standard import standard_library
 
+    with standard_library():
+        from importlib import import_module
+
+        return import_module(f"{__name__}.{module}")
+
+
+def __getattr__(name: str) -> object:
     if name in _HOMES:
-        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        value = getattr(_import(_HOMES[name]), name)
         globals()[name] = value
         return value
     if name in {"backend", "backend_reason"}:  # not kept: SPAWNX_BACKEND may change between calls
-        chosen, reason = import_module(f"{__name__}.backends").choose()
+        chosen, reason = _import("backends").choose()
         return chosen.name if name == "backend" else reason
     if name == "__all__":
         return _public_names()

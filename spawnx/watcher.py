@@ -11,6 +11,7 @@ from functools import partial
 from spawnx.backends.contract import LOST
 from spawnx.process import RankProcess
 from spawnx.remote import board, notices, report
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ class Watcher:
     def _open_watch(self, *, foreign: bool) -> Watch:
         if self._by_pidfd:
             return self._backend.open_watch()
-        from spawnx.backends import python
+        with standard_library():
+            from spawnx.backends import python
 
         return python.SentinelWatch() if foreign or sys.platform == "win32" else python.SelectorWatch()
 

@@ -9,6 +9,7 @@ import time
 
 from spawnx.backends._native import ffi, lib
 from spawnx.backends.contract import LOST
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class NativeBackend:
     def guardian_command(self, channel: int, supervisor: int, grace_ms: int, folder: str) -> list[str]:
         """See the contract."""
         if not os.access(_GUARDIAN, os.X_OK):  # an installer that forgot that it is a program
-            from spawnx.backends import python
+            with standard_library():
+                from spawnx.backends import python
 
             return python.PythonBackend().guardian_command(channel, supervisor, grace_ms, folder)
         return [_GUARDIAN, str(channel), str(supervisor), str(grace_ms), folder]

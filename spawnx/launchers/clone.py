@@ -5,7 +5,6 @@ The clones are children of the supervisor, as ranks by exec are. Where a templat
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 
@@ -14,8 +13,10 @@ from spawnx.backends.contract import Program
 from spawnx.helper import Helper
 from spawnx.launchers import modules
 from spawnx.launchers.exec import ExecLauncher
+from spawnx.launchers.message import command_line
 from spawnx.launchers.template import CantServe, PreloadGivenUp, Template
 from spawnx.payload import Payloads
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,10 +79,9 @@ class CloneLauncher:
 
 def _launch(errand: Errand, backend: Backend) -> Helper:
     """Launch a fresh interpreter that is a template."""
-    argv = mp_private.interpreter_command("spawnx.remote.template", "main", **errand.arguments)
+    argv = command_line("spawnx.remote.template", "main", errand.order, errand.arguments)
     # What main() returns is called when none of its frames is left.
     argv[argv.index("-c") + 1] += "()"
-    os.sched_setaffinity(0, errand.affinity)
     # All signals are blocked from the exec on: Ctrl-C would leave the clones half-made.
     program = Program(argv, keep=errand.keep, death_signal=signal.SIGKILL, mask=signal.valid_signals())
     return Helper.launch(backend, program)
@@ -102,6 +102,7 @@ def _remember(reason: CantServe) -> None:
 def _tell(level: str, text: str, reason: str) -> None:
     """Log, at "info" only where logging was imported: nobody listens elsewhere."""
     if level == "warning" or "logging" in sys.modules:
-        import logging
+        with standard_library():
+            import logging
 
         getattr(logging.getLogger("spawnx"), level)(text, reason)

@@ -22,10 +22,12 @@ from spawnx.backends.contract import Program
 from spawnx.backends.python import end_unheld
 from spawnx.helper import Helper, told
 from spawnx.launchers.clone import CloneLauncher
+from spawnx.launchers.message import command_line
 from spawnx.launchers.template import PERMANENT, CantServe, PreloadGivenUp
 from spawnx.launchers.thread import inherited
 from spawnx.payload import to_memory
 from spawnx.remote import preload, surroundings, wire
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,6 +81,9 @@ def _clone_kept(errand: Errand, job: Job, backend: Backend, modules: tuple[str, 
             if _kept is not None and _kept.like != like:
                 _kept.close()
                 _kept = None
+            if _kept is not None and not job.claim(_kept.life):
+                _kept.close()
+                _kept = None
             _kept = _kept or KeptTemplate(like, job, backend, modules, errand)
             try:
                 return _kept.clone(errand)
@@ -107,9 +112,8 @@ def _like(errand: Errand, modules: tuple[str, ...]) -> tuple[object, ...]:
     Raises:
         CantServe: it can't be told; there is no /proc.
     """
-    argv = mp_private.interpreter_command("spawnx.remote.kept", "main")
     try:
-        found = [modules, argv[: argv.index("-c")], *_unchangeable()]
+        found = [modules, mp_private.interpreter_path(), mp_private.interpreter_flags(), *_unchangeable()]
     except OSError as error:
         raise CantServe(f"what a template would have to be like can't be told: {error}") from error
     if modules:  # libraries count the processors when they are loaded
@@ -152,11 +156,13 @@ class KeptTemplate:
     def __init__(
         self, like: tuple[object, ...], job: Job, backend: Backend, modules: tuple[str, ...], errand: Errand
     ) -> None:
-        import socket
+        with standard_library():
+            import socket
 
         self.like = like
+        # Ranks of later calls are this thread's children, too, as the kernel has it: siblings of what it creates here.
+        self.life = job.life
         self._backend = backend
-        os.sched_setaffinity(0, errand.affinity)
         try:
             with contextlib.ExitStack() as opened:
                 board = os.memfd_create("spawnx-board")
@@ -165,7 +171,12 @@ class KeptTemplate:
                 self._board = mmap.mmap(board, mmap.PAGESIZE)
                 self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 opened.enter_context(theirs)
-                self._helper = Helper.launch(backend, _program(theirs.fileno(), board, modules, errand))
+                file = to_memory("spawnx-order", memoryview(b""))
+                opened.callback(os.close, file)
+                pid, pidfd = backend.launch(_program(theirs.fileno(), board, file, modules, errand))
+                job.outlive([pid])
+                job.lasts = True
+                self._helper = Helper(backend, pidfd)
         except OSError as error:
             raise CantServe(f"no template could be started: {error}") from error
         # Not its own method: it would never be collected.
@@ -190,7 +201,8 @@ class KeptTemplate:
 
         Not by the end of the channel alone: a process that another thread has forked just then may have the other one.
         """
-        import socket
+        with standard_library():
+            import socket
 
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
@@ -229,6 +241,7 @@ class KeptTemplate:
         """Send it an errand; the errno that it answers, or None if it has died."""
         streams = _open_streams()
         what = {
+            "order": errand.order,
             "arguments": errand.arguments,
             "keep": errand.keep,
             "streams": streams,
@@ -258,22 +271,22 @@ class KeptTemplate:
         self._helper.close()
 
 
-def _program(channel: int, board: int, modules: tuple[str, ...], errand: Errand) -> Program:
+def _program(channel: int, board: int, file: int, modules: tuple[str, ...], errand: Errand) -> Program:
     tracker: int = errand.arguments["tracker"]  # type: ignore[assignment]
-    argv = mp_private.interpreter_command(
-        "spawnx.remote.kept",
-        "main",
-        channel=channel,
-        board=board,
-        parent=os.getpid(),
-        tracker=tracker,
-        preload=modules,
-    )
+    arguments: dict[str, object] = {
+        "channel": channel,
+        "board": board,
+        "parent": os.getpid(),
+        "tracker": tracker,
+        "path": mp_private.path_to_send(),
+        "preload": modules,
+    }
+    argv = command_line("spawnx.remote.kept", "main", file, arguments)
     # What main() returns, and what that returns, is called when none of their frames is left.
     argv[argv.index("-c") + 1] += "()()"
     # All signals are blocked: Ctrl-C is not for it.
     return Program(
-        argv, keep=[channel, board, tracker], death_signal=signal.SIGKILL, mask=signal.valid_signals()
+        argv, keep=[channel, board, file, tracker], death_signal=signal.SIGKILL, mask=signal.valid_signals()
     )
 
 
@@ -296,7 +309,8 @@ def _is_open(fd: int) -> bool:
 
 def _send(channel: socket.socket, fds: Sequence[int]) -> None:
     """Send fds, in as many messages as it takes."""
-    import socket
+    with standard_library():
+        import socket
 
     for start in range(0, len(fds), wire.MAX_SENT):
         last = start + wire.MAX_SENT >= len(fds)

@@ -17,7 +17,7 @@ from spawnx.helper import told
 from spawnx.launchers import held
 from spawnx.launchers.message import Messages
 from spawnx.launchers.thread import launch_in_thread
-from spawnx.remote import template
+from spawnx.remote import preload, template
 from spawnx.remote.rank import GUARDIAN
 
 TYPE_CHECKING = False
@@ -54,14 +54,16 @@ class Errand:
     """What a template is to do.
 
     Attributes:
-        arguments: of `remote.template.main`.
+        order: the fd of its message.
+        arguments: of `remote.template.main`, besides that.
         keep: the fds that it has under the same numbers.
         affinity: the processors on which it may run.
     """
 
-    __slots__ = ("affinity", "arguments", "keep")
+    __slots__ = ("affinity", "arguments", "keep", "order")
 
-    def __init__(self, arguments: dict[str, object], keep: list[int]) -> None:
+    def __init__(self, order: int, arguments: dict[str, object], keep: list[int]) -> None:
+        self.order = order
         self.arguments = arguments
         self.keep = keep
         self.affinity = os.sched_getaffinity(0)
@@ -106,7 +108,7 @@ class Template:
         """
         try:
             errand = self._errand()
-            launch_in_thread(lambda job: self._work(job, launch, errand))
+            launch_in_thread(lambda job: self._work(job, launch, errand), self._order.guard)
         finally:
             self._table.close()
             os.close(self._table_file)
@@ -121,7 +123,6 @@ class Template:
         place_size = max(map(len, places))
         os.pwrite(message.file, b"".join(place.ljust(place_size) for place in places), message.size)
         arguments: dict[str, object] = {
-            "order": message.file,
             "size": message.size,
             "place_size": place_size,
             "ranks": len(self._ranks),
@@ -130,11 +131,12 @@ class Template:
             "parent": os.getpid(),
             "tracker": self._messages.tracker,
             "preload": self._modules,
+            "known": tuple(filter(preload.is_known, self._modules)),
             "mask": [int(signum) for signum in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
             "start_method": self._order.start_method,
         }
         keep = [message.file, self._table_file, self._messages.tracker, *message.fds]
-        return Errand(arguments, keep)
+        return Errand(message.file, arguments, keep)
 
     def _work(self, job: Job, launch: Callable[[Errand, Job], Helper | None], errand: Errand) -> None:
         helper = launch(errand, job)
@@ -147,6 +149,8 @@ class Template:
             helper.wait()
             job.on_cancel = None
             code = helper.reap()
+        # Its siblings: their death signals are tied to the thread that has created it.
+        job.outlive(pid for pid in self._table.pids if pid > 0)
         self._take(code, cancelled=job.cancelled)
 
     def _take(self, code: int, *, cancelled: bool) -> None:

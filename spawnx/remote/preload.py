@@ -14,9 +14,11 @@ import sys
 import weakref
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
+from spawnx.standard import standard_library
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
     from typing import Any
 
 
@@ -131,19 +133,21 @@ def is_of_library(origin: str) -> bool:
     return origin.startswith(os.path.join(library, "")) and "site-packages" not in origin
 
 
-def preload(names: Iterable[str], import_main: Callable[[], None]) -> None:
+def preload(names: Iterable[str], import_main: Callable[[], None], known: Container[str]) -> None:
     """Import modules, in a process that has one thread, and leave it so.
 
     Args:
         names: those of the modules; `__main__` is the main module of the supervisor.
         import_main: what imports that one as ranks do, which then find it imported.
+        known: those that are, in the supervisor, of the standard library or vetted: what they import of the standard
+            library is that, whatever else on `sys.path` has such a name by now.
 
     Raises:
         GivenUp: one raised, or left something that can't be cloned: the text says what.
     """
     names = [name for name in names if name not in sys.modules or name == "__main__"]
     fds = set(os.listdir("/proc/self/fd"))
-    _import(names, import_main)
+    _import(names, import_main, known)
     # No module of the library starts or opens anything when it is imported; one of the user's may have its name.
     if not all(map(_is_standard, names)):
         _end_threads()
@@ -178,11 +182,14 @@ def _spare_finalizers() -> None:
             finalizer.atexit = False
 
 
-def _import(names: Iterable[str], import_main: Callable[[], None]) -> None:
+def _import(names: Iterable[str], import_main: Callable[[], None], known: Container[str]) -> None:
     for name in names:
         try:
             if name == "__main__":
                 import_main()
+            elif name in known:
+                with standard_library():
+                    importlib.import_module(name)
             else:
                 importlib.import_module(name)
         except BaseException as error:

@@ -13,6 +13,7 @@ import sys
 import time
 
 from spawnx.remote.board import IMPORT, RUN, UNPICKLE
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ def write(
         "type_name": type_name(error),
         "peak_kib": _peak_kib(),
     }
-    from traceback import format_exception
+    with standard_library():
+        from traceback import format_exception
 
     text = "".join(format_exception(type(error), error, traceback))
     part = f"{path}.part"
@@ -132,7 +134,8 @@ def type_name(error: BaseException) -> str:
 def _peak_kib() -> int | None:
     """The peak resident memory of this process."""
     try:
-        import resource
+        with standard_library():
+            import resource
     except ImportError:  # Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -10,6 +10,8 @@ import os
 import resource
 import sys
 
+from spawnx.standard import standard_library
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +23,8 @@ _STREAMS = ("stdin", "stdout", "stderr")
 
 def present(affinity: set[int]) -> dict[str, Any]:
     """What a child of this process would have, whose thread may run on some processors."""
-    from spawnx.backends import native
+    with standard_library():
+        from spawnx.backends import native
 
     return {
         "environment": native.environment(),

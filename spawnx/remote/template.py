@@ -21,6 +21,7 @@ from spawnx import mp_private
 from spawnx.remote import leave as leaving
 from spawnx.remote import preload as preloading
 from spawnx.remote import rank as remote
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ def size_of(ranks: int) -> int:
 
 
 def main(
-    *,
     order: int,
+    *,
     size: int,
     place_size: int,
     ranks: int,
@@ -116,6 +117,7 @@ def main(
     tracker: int,
     mask: list[int],
     preload: tuple[str, ...],
+    known: tuple[str, ...],
     start_method: str,
 ) -> Callable[[], None]:
     """Be a template. Returns in the clones only, with what each is to do next: with no frame of the template's left.
@@ -131,18 +133,21 @@ def main(
         tracker: the fd of the supervisor's resource tracker.
         mask: the signals that are blocked in the ranks; here all are.
         preload: the modules that are imported before.
+        known: those of them that are the standard library's or vetted, see `remote.preload`.
         start_method: by which ranks are to end.
     """
     shared = Table(table, ranks)
     os.close(table)
     try:
-        message = mp_private.Message(os.pread(order, size, 0))
-        for name in OF_EVERY_RANK:
-            importlib.import_module(name)
+        with standard_library():
+            message = mp_private.Message(os.pread(order, size, 0))
+            for name in OF_EVERY_RANK:
+                importlib.import_module(name)
+        mp_private.use_path(message.path)
         mp_private.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
         message.prepare_clones()
         if preload:
-            preloading.preload(preload, message.import_main)
+            preloading.preload(preload, message.import_main, known)
         ending = None if start_method == "forkserver" else leaving.Ending(preload)
         position = _clone(shared, ranks, parent, guarded=guarded)
     except preloading.GivenUp as error:
@@ -176,7 +181,8 @@ def main(
 
 def _clone(table: Table, ranks: int, parent: int, *, guarded: bool) -> int:
     """Make the clones: 0 in the template, the position plus 1 in each of them."""
-    from spawnx.backends import native
+    with standard_library():
+        from spawnx.backends import native
 
     if os.getppid() != parent:
         # 0: the supervisor is in an outer pid namespace, where the pids that are seen here are other processes'.
