@@ -11,10 +11,8 @@ The names of the reference are here: `spawn`, `start_processes`, `ProcessContext
 `Queue`, `set_sharing_strategy`, …) is looked up on `torch.multiprocessing` if torch is loaded, else on
 `multiprocessing`, at the moment it is asked for.
 
-Every rank imports this package, so nothing is imported here: names are found when they are used.
+Every rank imports this package, so nothing is imported here, not even `__future__`: names are found when they are used.
 """
-
-from __future__ import annotations
 
 import sys
 
@@ -55,7 +53,7 @@ _HOMES = {
 }
 
 
-def _elsewhere() -> ModuleType:
+def _elsewhere() -> "ModuleType":
     """The module that has the names which are not ours: asked anew each time, torch may be imported later."""
     loaded = sys.modules.get("torch.multiprocessing")
     if loaded is not None:
@@ -73,7 +71,7 @@ def _public_names() -> list[str]:
     return sorted({*_HOMES, *elsewhere})
 
 
-def _import(module: str) -> Any:
+def _import(module: str) -> "Any":
     """A module of ours."""
     from spawnx.standard import standard_library
 

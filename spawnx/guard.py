@@ -14,7 +14,7 @@ import weakref
 from spawnx import mp_private, settings
 from spawnx.backends.contract import Program
 from spawnx.fd_room import FULL, streams_taken
-from spawnx.helper import Helper
+from spawnx.helper import Helper, connection
 from spawnx.remote import board, gate, notices, report, wire
 from spawnx.remote.rank import GUARDIAN, LIFELINE, OFF
 from spawnx.standard import standard_library
@@ -232,10 +232,7 @@ class Guardian:
     """
 
     def __init__(self, backend: Backend, folder: str, grace: float) -> None:
-        with standard_library():
-            import socket  # not at the top: contexts without a guardian need none
-
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel, theirs = connection()
         try:
             self.channel.settimeout(_ANSWERS_WITHIN)
             argv = backend.guardian_command(theirs.fileno(), os.getpid(), int(grace * 1000), folder)

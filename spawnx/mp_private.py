@@ -159,8 +159,8 @@ def launch_program(program: Program) -> int:
 
 
 # Finds spawnx where this process has found it, and by nothing else: the path of `-c` begins with '', the folder in
-# which the program is just now. It binds no name in `__main__`, where functions of a notebook are looked for by their names.
-# It has no data of the user's: an argument has 128 KiB at most, and not everything has a text.
+# which the program is just now. It binds no name in `__main__`, where the functions of a notebook are looked for. It
+# has no data of the user's: an argument has 128 KiB at most, and not everything has a text.
 _BEGINNING = (
     "__import__('sys').path[:] = filter(None, __import__('sys').path); "
     "'spawnx' in __import__('sys').modules or __import__('_frozen_importlib')._load("

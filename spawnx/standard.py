@@ -4,10 +4,9 @@ A program may put a folder with a `signal.py` or a `queue.py` of its own before 
 it needs of that. What spawnx imports later than that (nearly everything is imported when it is first needed) is not the
 program's file. So each import of ours inside a function stands in `with standard_library():`.
 
-This module is imported in every process of ours before all else: it imports only what no file can stand for.
+This module is imported in every process of ours before all else: it imports only what no file can stand for, which
+`__future__` is not.
 """
-
-from __future__ import annotations
 
 import os  # every interpreter has imported it when it starts
 import sys
@@ -46,8 +45,8 @@ class _Finder:
         self.plain = self.with_this = sys.meta_path
 
     def find_spec(
-        self, name: str, path: Sequence[str] | None = None, _target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+        self, name: str, path: "Sequence[str] | None" = None, _target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
         """See `importlib.abc.MetaPathFinder`. What is built in, or frozen, others find.
 
         Raises:
@@ -96,7 +95,10 @@ class standard_library:  # noqa: N801 - used as a function
         _finder.begin()
 
     def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _where: TracebackType | None
+        self,
+        _kind: "type[BaseException] | None",
+        _error: "BaseException | None",
+        _where: "TracebackType | None",
     ) -> None:
         _finder.end()
 

@@ -170,6 +170,14 @@ def collapse() -> int:
     return made
 
 
+def inherited() -> dict[str, list[int]]:
+    """What a child would have from the calling thread, where only system calls tell; see `struct spx_inherited`."""
+    answers = ffi.new("struct spx_inherited *")
+    lib.spx_ask_inherited(answers)
+    fields = {name: getattr(answers, name) for name, _ in ffi.typeof("struct spx_inherited").fields}
+    return {name: [value] if isinstance(value, int) else list(value) for name, value in fields.items()}
+
+
 def loaded() -> int:
     """How many libraries this process has loaded until now (dlopen(3))."""
     return int(lib.spx_loaded())

@@ -48,8 +48,12 @@ class CloneLauncher:
             except CantServe as reason:
                 _remember(reason)
                 self.name = ExecLauncher.name
-                _tell("info", "ranks are started by exec, not cloned: %s", str(reason))
+                _slower.say(
+                    "ranks are started by exec, not cloned: %s", str(reason), expected=reason.expected
+                )
                 ExecLauncher().start_with(payloads, order, ranks)
+            else:
+                _slower.forget()
         finally:
             payloads.close()
 
@@ -58,7 +62,7 @@ class CloneLauncher:
         if _never:
             raise CantServe(_never)
         if not payloads.shareable:
-            raise CantServe("each rank needs a pickle of its own")
+            raise CantServe("each rank needs a pickle of its own", expected=True)
         wanted = modules.of(order)
         if wanted and wanted not in _given_up:
             try:
@@ -87,6 +91,23 @@ def _launch(errand: Errand, backend: Backend) -> Helper:
     return Helper.launch(backend, program)
 
 
+class Slower:
+    """Says why a call takes a slower way: at INFO, and at WARNING, once, if the next call takes one as well."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def say(self, text: str, reason: str, *, expected: bool = False) -> None:
+        """Say why. `expected`: the program asks for it, so that nothing is wrong."""
+        self._in_a_row += not expected
+        _tell("warning" if self._in_a_row == 2 and not expected else "info", text, reason)  # noqa: PLR2004 - twice
+
+    def forget(self) -> None:
+        """A call has gone the usual way."""
+        self._in_a_row = 0
+
+
+_slower = Slower()
 # Why this system never clones, once it has said so: no template is tried again.
 _never: str | None = None
 # The modules with which no template could be cloned.

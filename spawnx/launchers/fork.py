@@ -84,6 +84,7 @@ def _be_rank(
         code = mp_private.bootstrap(rank, remote.open_parent(supervisor))
     except BaseException:  # noqa: BLE001 - what user code raises was dealt with: this is a fault of ours, or a signal
         with standard_library():
+            import tokenize  # noqa: F401 - linecache imports it late (CPython 3.13)
             import traceback
 
         traceback.print_exc()

@@ -10,7 +10,6 @@ import contextlib
 import mmap
 import os
 import pickle
-import resource
 import select
 import signal
 import sys
@@ -20,11 +19,11 @@ from functools import partial
 from spawnx import mp_private
 from spawnx.backends.contract import Program
 from spawnx.backends.python import end_unheld
-from spawnx.helper import Helper, told
-from spawnx.launchers.clone import CloneLauncher
+from spawnx.helper import Helper, connection, told
+from spawnx.launchers import likeness
+from spawnx.launchers.clone import CloneLauncher, Slower
 from spawnx.launchers.message import command_line
 from spawnx.launchers.template import PERMANENT, CantServe, PreloadGivenUp
-from spawnx.launchers.thread import inherited
 from spawnx.payload import to_memory
 from spawnx.remote import preload, surroundings, wire
 from spawnx.standard import standard_library
@@ -37,15 +36,6 @@ if TYPE_CHECKING:
     from spawnx.backends.contract import Backend
     from spawnx.launchers.template import Errand, Template
     from spawnx.launchers.thread import Job
-
-# What is read when an interpreter starts, or when a module is imported that takes long: the beginnings of names.
-_READ_EARLY = (
-    b"PYTHON", b"LD_", b"GLIBC_", b"MALLOC_", b"LANG", b"LC_", b"TZ",
-    b"OMP_", b"GOMP_", b"KMP_", b"MKL_", b"MKLDNN_", b"OPENBLAS_", b"GOTO_", b"BLIS_", b"NPY_", b"NUMPY_", b"NUMEXPR_",
-    b"TORCH", b"PYTORCH_", b"ATEN_", b"DNNL_", b"ONEDNN_", b"CUDA_", b"NCCL_", b"GLOO_", b"HIP_", b"ROCR_",
-)  # fmt: skip
-# What of a process its children have and can't change, or not back (proc_pid_status(5)).
-_STATUS = (b"Uid", b"Gid", b"Groups", b"SigIgn")
 
 
 class ForkserverLauncher(CloneLauncher):
@@ -74,27 +64,46 @@ def _clone_kept(errand: Errand, job: Job, backend: Backend, modules: tuple[str, 
     """
     global _kept  # noqa: PLW0603 - one per process
     with _lock:
-        like = _like(errand, modules)
+        try:
+            like = likeness.of(errand, modules)
+        except OSError as error:
+            raise CantServe(f"what a template would have to be like can't be told: {error}") from error
         for _ in range(2):
             if job.cancelled:
                 raise CantServe("the call was cancelled")
-            if _kept is not None and _kept.like != like:
-                _kept.close()
-                _kept = None
-            if _kept is not None and not job.claim(_kept.life):
-                _kept.close()
-                _kept = None
+            if _kept is not None and (why := _why_another(_kept, like, job)):
+                _close(why)
+            served_before = _kept is not None
             _kept = _kept or KeptTemplate(like, job, backend, modules, errand)
             try:
-                return _kept.clone(errand)
+                helper = _kept.clone(errand)
             except BaseException as error:
                 # Whatever it was, an errand may be half-way to it, and would be the next call's.
-                _kept.close()
-                _kept = None
+                _close("it has died" if isinstance(error, ConnectionError) else "")
                 if not isinstance(error, ConnectionError):
                     raise
-                # It has died: another one will do.
+            else:
+                if served_before:
+                    _slower.forget()
+                return helper
         raise CantServe("the kept template dies when it is asked to clone itself")
+
+
+def _why_another(kept: KeptTemplate, like: dict[str, object], job: Job) -> str:
+    """Why another template is to be kept; "" if that one will do: its thread then lasts until the job's ranks end."""
+    if differences := likeness.changed(kept.like, like):
+        return f"what has changed since it was started: {', '.join(differences)}"
+    return "" if job.claim(kept.life) else "it has died"
+
+
+def _close(why: str) -> None:
+    """End the kept template, and say why."""
+    global _kept
+    kept, _kept = _kept, None
+    if kept is not None:
+        kept.close()
+        if why:
+            _slower.say("another template is kept for the start method forkserver: %s", why)
 
 
 def stop() -> None:
@@ -106,43 +115,11 @@ def stop() -> None:
             kept.close()
 
 
-def _like(errand: Errand, modules: tuple[str, ...]) -> tuple[object, ...]:
-    """What a kept template must have been started with to serve an errand.
-
-    Raises:
-        CantServe: it can't be told; there is no /proc.
-    """
-    try:
-        found = [modules, mp_private.interpreter_path(), mp_private.interpreter_flags(), *_unchangeable()]
-    except OSError as error:
-        raise CantServe(f"what a template would have to be like can't be told: {error}") from error
-    if modules:  # libraries count the processors when they are loaded
-        found.append(sorted(errand.affinity))
-    if not all(map(preload.is_vetted, modules)):  # which file a name stands for
-        found.append(sys.path[:])
-    return tuple(found)
-
-
-def _unchangeable() -> list[object]:
-    """What is read when an interpreter or a library starts, and what only a parent gives."""
-    found: list[object] = [inherited(), os.getpgrp(), os.getsid(0), _open_streams()]
-    found.append([resource.getrlimit(limit)[1] for limit in surroundings.LIMITS])
-    found.append(resource.getrlimit(resource.RLIMIT_STACK))  # by libc, for the stacks of threads
-    found.append(sorted((name, os.environb[name]) for name in os.environb if name.startswith(_READ_EARLY)))
-    with open("/proc/self/status", "rb") as status:
-        found.append([line for line in status if line.startswith(_STATUS)])
-    for name in ("cgroup", "oom_score_adj", "attr/current"):
-        with contextlib.suppress(OSError), open(f"/proc/self/{name}", "rb") as file:
-            found.append((name, file.read()))
-    found.append(os.readlink("/proc/self/root"))
-    return found
-
-
 class KeptTemplate:
     """The kept template, as the supervisor sees it: a child of it, which ends with it.
 
     Args:
-        like: what it was started with; see `_like`.
+        like: what it was started with; see `likeness`.
         job: of the launching thread, in which it is started; it ends if that is cancelled before it is ready.
         backend: by which it is started.
         modules: what it imports.
@@ -154,11 +131,8 @@ class KeptTemplate:
     """
 
     def __init__(
-        self, like: tuple[object, ...], job: Job, backend: Backend, modules: tuple[str, ...], errand: Errand
+        self, like: dict[str, object], job: Job, backend: Backend, modules: tuple[str, ...], errand: Errand
     ) -> None:
-        with standard_library():
-            import socket
-
         self.like = like
         # Ranks of later calls are this thread's children, too, as the kernel has it: siblings of what it creates here.
         self.life = job.life
@@ -169,7 +143,7 @@ class KeptTemplate:
                 opened.callback(os.close, board)
                 os.ftruncate(board, mmap.PAGESIZE)
                 self._board = mmap.mmap(board, mmap.PAGESIZE)
-                self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                self._channel, theirs = connection()
                 opened.enter_context(theirs)
                 file = to_memory("spawnx-order", memoryview(b""))
                 opened.callback(os.close, file)
@@ -239,7 +213,7 @@ class KeptTemplate:
 
     def _ask(self, errand: Errand) -> int | None:
         """Send it an errand; the errno that it answers, or None if it has died."""
-        streams = _open_streams()
+        streams = surroundings.open_streams()
         what = {
             "order": errand.order,
             "arguments": errand.arguments,
@@ -279,6 +253,7 @@ def _program(channel: int, board: int, file: int, modules: tuple[str, ...], erra
         "parent": os.getpid(),
         "tracker": tracker,
         "path": mp_private.path_to_send(),
+        "argv": list(map(str, sys.argv)),
         "preload": modules,
     }
     argv = command_line("spawnx.remote.kept", "main", file, arguments)
@@ -293,18 +268,6 @@ def _program(channel: int, board: int, file: int, modules: tuple[str, ...], erra
 def _end(channel: socket.socket, helper: Helper) -> int:
     channel.close()
     return helper.end()
-
-
-def _open_streams() -> list[bool]:
-    return [_is_open(fd) for fd in (0, 1, 2)]
-
-
-def _is_open(fd: int) -> bool:
-    """Whether a child would have an fd after an exec."""
-    try:
-        return os.get_inheritable(fd)
-    except OSError:
-        return False
 
 
 def _send(channel: socket.socket, fds: Sequence[int]) -> None:
@@ -326,5 +289,6 @@ def _forget() -> None:
 
 
 _kept: KeptTemplate | None = None
+_slower = Slower()
 _lock = threading.Lock()
 os.register_at_fork(after_in_child=_forget)

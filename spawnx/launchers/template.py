@@ -43,11 +43,13 @@ class CantServe(Exception):  # noqa: N818 - no error, but a reason to go another
 
     Attributes:
         for_good: whether it would be the same at the next call.
+        expected: whether it lies in what the program asks for, and nothing is wrong.
     """
 
-    def __init__(self, reason: str, *, for_good: bool = False) -> None:
+    def __init__(self, reason: str, *, for_good: bool = False, expected: bool = False) -> None:
         super().__init__(reason)
         self.for_good = for_good
+        self.expected = expected
 
 
 class Errand:

@@ -156,25 +156,3 @@ def launch_in_thread(work: Callable[[Job], None], guard: Guard | None = None) ->
         guard.join_thread = job.join
     job.start()
     job.wait()
-
-
-# What of the calling thread's /proc folder its children have from it.
-_STATUS = (b"Cap", b"NoNewPrivs", b"Seccomp")
-_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid_for_children", "time_for_children", "user", "uts")
-
-
-def inherited() -> tuple[object, ...]:
-    """What a child would have from the calling thread, as far as it can be told; of threads that agree one will do."""
-    if not hasattr(os, "sched_getscheduler"):
-        return ()
-    found: list[object] = [os.getpriority(os.PRIO_PROCESS, 0)]
-    with contextlib.suppress(OSError):  # musl has no answer
-        found += [os.sched_getscheduler(0), os.sched_getparam(0).sched_priority]
-    # Before Linux 3.17, and where there is no /proc, nothing more can be told.
-    with contextlib.suppress(OSError):
-        with open("/proc/thread-self/status", "rb") as file:
-            found += [line for line in file if line.startswith(_STATUS)]
-        for name in _NAMESPACES:
-            with contextlib.suppress(FileNotFoundError):
-                found.append(os.readlink(f"/proc/thread-self/ns/{name}"))
-    return tuple(found)

@@ -14,12 +14,13 @@ import mmap
 import os
 import pickle
 import struct
+import sys
 import threading
 from functools import partial
 
 from spawnx import mp_private
 from spawnx.remote import preload as preloading
-from spawnx.remote import surroundings, template, wire
+from spawnx.remote import stale, surroundings, template, wire
 from spawnx.remote.rank import SIGKILL
 from spawnx.remote.withdraw import withdraw
 from spawnx.standard import standard_library
@@ -41,6 +42,7 @@ def main(
     parent: int,
     tracker: int,
     path: list[object],
+    argv: list[str],
     preload: tuple[str, ...],
 ) -> Callable[[], Next]:
     """Be the kept template. Returns in its clones only, with what each is to do next, with no frame of this left.
@@ -52,6 +54,7 @@ def main(
         parent: the supervisor's pid.
         tracker: the fd of its resource tracker.
         path: its `sys.path`, as sent.
+        argv: its `sys.argv`: a module may look at it when it is imported.
         preload: the modules that are imported before.
     """
     os.close(file)
@@ -59,10 +62,12 @@ def main(
         for name in template.OF_EVERY_RANK:
             importlib.import_module(name)
     mp_private.use_path(path)
+    sys.argv[:] = argv
     with standard_library():
         from spawnx.backends import native
 
     socket = _socket.socket(fileno=channel)
+    socket.settimeout(None)  # whatever `sitecustomize` has set for all
     memory = mmap.mmap(board, mmap.PAGESIZE)
     os.close(board)
     set_by_imports = _get_ready(socket, parent, tracker, preload)
@@ -136,12 +141,13 @@ def _be_template(fds: list[int], set_by_imports: dict[bytes, bytes]) -> Next:
         _place(fds[1:], numbers)
         table = arguments["table"]
         surroundings.assume_streams(streams, numbers)
+        again = stale.explained()
         surroundings.assume(errand["surroundings"], set_by_imports)
+        for renew in again:
+            renew()
     except Exception as error:  # noqa: BLE001 - told; the call goes on by other means
         template.Table(table, arguments["ranks"]).explain(f"{type(error).__name__}: {error}")
         os._exit(1)
-    # What it knows of directories is as old as the kept template.
-    importlib.invalidate_caches()
     return template.main(errand["order"], **arguments)
 
 

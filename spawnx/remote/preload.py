@@ -14,6 +14,7 @@ import sys
 import weakref
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
+from spawnx.remote import stale
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -206,7 +207,8 @@ def _end_threads() -> None:
 
 
 def renew() -> None:
-    """In a clone: renew what must not be equal in two ranks."""
+    """In a clone: renew what must not be equal in two ranks, and what a rank has of its own."""
+    stale.restart_clock()
     for vetted in _loaded():
         vetted.renew()
 

@@ -198,6 +198,7 @@ def report_or_print(
         report.write(path, stage, error, traceback, raised)
     except OSError as failed:
         with standard_library():
+            import tokenize  # noqa: F401 - linecache imports it late (CPython 3.13)
             from traceback import format_exception
 
         # Suppressed: it may be a file on the same full disk; or closed, or None.

@@ -110,6 +110,7 @@ def write(
         "peak_kib": _peak_kib(),
     }
     with standard_library():
+        import tokenize  # noqa: F401 - linecache imports it late (CPython 3.13)
         from traceback import format_exception
 
     text = "".join(format_exception(type(error), error, traceback))

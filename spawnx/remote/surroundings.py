@@ -75,6 +75,18 @@ def _assume_environment(entries: Sequence[bytes], set_by_imports: Mapping[bytes,
             os.environb[name] = value
 
 
+def open_streams() -> list[bool]:
+    """Which standard streams a child would have after an exec."""
+    return [_is_open(fd) for fd in (0, 1, 2)]
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False
+
+
 def assume_streams(is_open: Sequence[bool], handed_over: Sequence[int]) -> None:
     """Use the standard streams' fds, which are new, as a fresh interpreter would; but for what other files have."""
     for fd, (name, opened) in enumerate(zip(_STREAMS, is_open, strict=True)):
