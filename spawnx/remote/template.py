@@ -18,7 +18,6 @@ import sys
 import threading
 
 from spawnx import mp_private
-from spawnx.remote import leave as leaving
 from spawnx.remote import preload as preloading
 from spawnx.remote import rank as remote
 from spawnx.standard import standard_library
@@ -144,6 +143,9 @@ def main(
             for name in OF_EVERY_RANK:
                 importlib.import_module(name)
         mp_private.use_path(message.path)
+        with standard_library():
+            from spawnx.remote import leave as leaving  # it needs cffi, which may be found on that path only
+
         mp_private.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
         message.prepare_clones()
         if preload:

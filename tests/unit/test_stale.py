@@ -104,11 +104,13 @@ COMPARE = """
         with open("told", "w") as file:
             json.dump([young, told], file)
 """
-# Worked out at the next question, and nobody has asked again. And what is of each process: its command line, and locks
-# that a fork clears.
+# Worked out at the next question, and nobody has asked again. And what is of each process: how it was started, and
+# locks that a fork clears.
 ASKED_AGAIN = {
+    "multiprocessing.context._default_context",
     "platform._platform_cache",
     "platform._uname_cache",
+    "sys.modules",
     "sys.orig_argv",
     "sys.path_importer_cache",
     "tempfile.tempdir",
