@@ -27,7 +27,7 @@ from spawnx import backends
 from spawnx.remote import board
 
 # Case -> (what is loaded before, what is timed).
-SPAWN = "import multiprocessing.spawn, os"
+SPAWN = "import multiprocessing.spawn, multiprocessing.resource_tracker, os"  # as its spawn_main
 BEGIN = (
     "import spawnx.remote.rank, spawnx.remote.report, spawnx.remote.gate; "
     "spawnx.remote.board.take_place(os.environ['PYTHONPATH'], 0); "
