@@ -28,7 +28,7 @@ from spawnx.board import make
 from spawnx.remote import notices
 
 # Case -> (what is loaded before, what is timed).
-SPAWN = "import multiprocessing.spawn, os"
+SPAWN = "import multiprocessing.spawn, multiprocessing.resource_tracker, os"  # as its spawn_main
 BEGIN = (
     "import spawnx.remote.rank, spawnx.remote.report, spawnx.remote.gate; "
     "spawnx.remote.rank._take_place('0.pickle', spawnx.remote.ends.Ends(*map(int, os.environ['ENDS'].split()))); "
@@ -44,7 +44,7 @@ CODE = {
 }
 for _name in backends.available():
     _armed = BEGIN.format(backend=_name)
-    CODE[f"import/{_name}/in-a-rank/exec"] = SPAWN, f"import spawnx.mp_private; {_armed}"
+    CODE[f"import/{_name}/in-a-rank/exec"] = SPAWN, f"import spawnx.mp_private, spawnx.remote.start; {_armed}"
     CODE[f"import/{_name}/in-a-rank/stdlib"] = SPAWN, _armed
     CODE[f"import/{_name}/in-a-rank/fork"] = "", ""
 FROM_HERE = "timed from here"

@@ -11,7 +11,7 @@
 
 enum {
     /* What the library and this header must agree on. Raised with every change of this file. */
-    SPX_ABI = 10,
+    SPX_ABI = 11,
     /* spx_arm: the parent was dead already. */
     SPX_ORPHAN = 1,
     /* spx_peek and struct spx_seen: somebody else has reaped the child, and the kernel doesn't tell its exit code. */
@@ -141,6 +141,32 @@ int spx_clone_siblings(const struct spx_clone *what);
  *
  * The number of large pages made. */
 int spx_collapse(long start, long end);
+
+/* What a child has from the thread that creates it, where only system calls tell. Each is the answer, or -errno where
+ * this kernel, or a sandbox, has none. */
+struct spx_inherited {
+    long scheduling[10];   /* 0 or -errno; policy, flags, nice, priority, runtime, deadline, period, util_min, util_max */
+    long io_priority;      /* ioprio_get(2) */
+    long memory_policy;    /* get_mempolicy(2) */
+    long memory_nodes[16]; /* and its nodes, a bit for each */
+    long personality;      /* personality(2) */
+    long session_keyring;  /* keyctl(2): its id */
+    long timer_slack;      /* from here on prctl(2) */
+    long secure_bits;
+    long no_large_pages; /* PR_SET_THP_DISABLE */
+    long no_new_code;    /* PR_SET_MDWE */
+    long memory_merge;
+    long io_flusher;
+    long machine_checks; /* PR_MCE_KILL */
+    long tagged_addresses;
+    long vector_lengths[2]; /* of SVE and SME */
+    long speculation[3];    /* store bypass, indirect branches, L1D flush */
+    long tsc;
+    long core_cookie; /* PR_SCHED_CORE */
+};
+
+/* Ask for all of it, of the calling thread. 0. */
+int spx_ask_inherited(struct spx_inherited *ret);
 
 /* How many libraries have been loaded in this process until now, whether they are still there or not. */
 int spx_loaded(void);

@@ -11,10 +11,8 @@ The names of the reference are here: `spawn`, `start_processes`, `ProcessContext
 `Queue`, `set_sharing_strategy`, …) is looked up on `torch.multiprocessing` if torch is loaded, else on
 `multiprocessing`, at the moment it is asked for.
 
-Every rank imports this package, so nothing is imported here: names are found when they are used.
+Every rank imports this package, so nothing is imported here, not even `__future__`: names are found when they are used.
 """
-
-from __future__ import annotations
 
 import sys
 
@@ -22,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing import *  # noqa: F403
     from types import ModuleType
+    from typing import Any
 
     from spawnx.context import ProcessContext as ProcessContext
     from spawnx.context import SpawnContext as SpawnContext
@@ -54,12 +53,15 @@ _HOMES = {
 }
 
 
-def _elsewhere() -> ModuleType:
+def _elsewhere() -> "ModuleType":
     """The module that has the names which are not ours: asked anew each time, torch may be imported later."""
     loaded = sys.modules.get("torch.multiprocessing")
     if loaded is not None:
         return loaded
-    import multiprocessing
+    from spawnx.standard import standard_library
+
+    with standard_library():
+        import multiprocessing
 
     return multiprocessing
 
@@ -69,15 +71,23 @@ def _public_names() -> list[str]:
     return sorted({*_HOMES, *elsewhere})
 
 
-def __getattr__(name: str) -> object:
-    from importlib import import_module
+def _import(module: str) -> "Any":
+    """A module of ours."""
+    from spawnx.standard import standard_library
 
+    with standard_library():
+        from importlib import import_module
+
+        return import_module(f"{__name__}.{module}")
+
+
+def __getattr__(name: str) -> object:
     if name in _HOMES:
-        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        value = getattr(_import(_HOMES[name]), name)
         globals()[name] = value
         return value
     if name in {"backend", "backend_reason"}:  # not kept: SPAWNX_BACKEND may change between calls
-        chosen, reason = import_module(f"{__name__}.backends").choose()
+        chosen, reason = _import("backends").choose()
         return chosen.name if name == "backend" else reason
     if name == "__all__":
         return _public_names()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import pickle
 import signal
 import time
 
-from spawnx import mp_private
+from spawnx import backends, mp_private
 from spawnx.board import Board
 from spawnx.failure import Failure, signal_name
 from spawnx.remote import board
 from spawnx.remote.rank import SIGKILL
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,21 +111,42 @@ def try_interpreter() -> str:
     """What the interpreter of ranks does now, in words, where one has ended before it could say anything.
 
     Tried again, because its standard error was the supervisor's: to read it, every rank's would have to be diverted.
+    It begins as ranks of our own launching do, and ends where these would come to their own arguments.
     """
-    import subprocess
+    with standard_library():
+        import subprocess
 
-    command = mp_private.bare_interpreter_command()
-    try:
-        done = subprocess.run(  # noqa: S603 - as the ranks were started
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TRY_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"Tried again: {error}"
+    with contextlib.ExitStack() as opened:
+        command, keep, what = _beginning(opened)
+        try:
+            done = subprocess.run(  # noqa: S603 - as the ranks were started
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_TRY_S,
+                check=False,
+                pass_fds=keep,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"Tried again, {what}: {error}"
     if done.returncode == 0:
-        return f"Tried again, {command[0]} starts."
+        return f"Tried again, {what}, {command[0]} ends well."
     said = done.stderr.decode(errors="replace").strip()[-_SAID:]
     how = f"exit code {done.returncode}" if done.returncode > 0 else f"signal {signal_name(-done.returncode)}"
-    return f"Tried again, {command[0]} ends with {how} and " + (f"says:\n{said}" if said else "says nothing.")
+    says = f"says:\n{said}" if said else "says nothing."
+    return f"Tried again, {what}, {command[0]} ends with {how} and {says}"
+
+
+def _beginning(opened: contextlib.ExitStack) -> tuple[list[str], list[int], str]:
+    """A command line that begins as that of a rank, the fds that it needs, and what is tried by it."""
+    if not hasattr(os, "memfd_create"):
+        return mp_private.bare_command(), [], "with nothing to do"
+    file = os.memfd_create("spawnx-trial")
+    opened.callback(os.close, file)
+    arguments = pickle.dumps({"path": mp_private.path_to_send(), "backend": backends.choose()[0].name})
+    os.write(file, arguments)
+    command = mp_private.interpreter_command("spawnx.remote.rank", "rehearse", file, 0, len(arguments))
+    return command, [file], "up to the arguments of the rank"
 
 
 def oom_kills() -> int | None:

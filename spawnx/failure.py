@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from spawnx.standard import standard_library
+
 
 class Failure:
     """One rank that has failed. Plain data: it pickles, and compares by what it says.
@@ -106,7 +108,8 @@ class Failure:
 
 def signal_name(signum: int) -> str:
     """Such as "SIGKILL"."""
-    import signal
+    with standard_library():
+        import signal
 
     try:
         return signal.Signals(signum).name

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import os
 
+from spawnx.standard import standard_library
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +43,8 @@ class FdRoom:
     """
 
     def __init__(self) -> None:
-        import resource  # not at the top: Windows has none
+        with standard_library():
+            import resource  # not at the top: Windows has none
 
         self._soft, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if self._soft == resource.RLIM_INFINITY:
@@ -51,8 +54,9 @@ class FdRoom:
         """Keep `fd` under this or another number; or close it and return None: the hard limit leaves no room."""
         if fd < self._soft // 2:
             return fd
-        import fcntl
-        import resource
+        with standard_library():
+            import fcntl
+            import resource
 
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._hard, self._hard))
         try:

@@ -13,14 +13,15 @@ from spawnx import board, mp_private, reports, settings
 from spawnx.backends.contract import Program
 from spawnx.fd_room import FULL, streams_taken
 from spawnx.folder import Folder
-from spawnx.helper import Helper
+from spawnx.helper import Helper, connection
 from spawnx.remote import gate, notices, wire
 from spawnx.remote.ends import Ends, out_of_the_way
 from spawnx.remote.rank import GUARDIAN, LIFELINE, OFF
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from spawnx.backends.contract import Backend
     from spawnx.process import RankProcess
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 # Seconds that a guardian may take to answer: one that takes longer is stopped.
 _ANSWERS_WITHIN = 10.0
+# Seconds that the launching thread may take to end when all ranks have.
+_ENDS_WITHIN = 1.0
 
 
 class Guard:
@@ -46,10 +49,13 @@ class Guard:
         kind: who guards: `GUARDIAN`, a process of its own; `LIFELINE`, a thread in each rank, where there are no
             pidfds; `OFF`, only the kernel.
         grace: how long ranks may outlive the supervisor, in seconds; 0 if `OFF`.
+        join_thread: waits, for some seconds, for the end of the thread that has created the ranks, and ends with them.
 
     Raises:
         ValueError: `SPAWNX_ORPHAN_GRACE` has no meaning.
     """
+
+    join_thread: Callable[[float], None] | None = None
 
     def __init__(self, backend: Backend, ranks: int) -> None:
         self.began = time.monotonic()
@@ -134,6 +140,8 @@ class Guard:
     def close(self) -> None:
         """Dismiss the guardian and remove the folder. May be called again."""
         self._close()
+        if self.join_thread is not None:
+            self.join_thread(_ENDS_WITHIN)
 
     def _start_guardian(self) -> None:
         try:
@@ -275,9 +283,7 @@ class Guardian:
     """
 
     def __init__(self, backend: Backend, folder: Folder, grace: float) -> None:
-        import socket  # not at the top: contexts without a guardian need none
-
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel, theirs = connection()
         try:
             self.channel.settimeout(_ANSWERS_WITHIN)
             fds = theirs.fileno(), folder.fd
@@ -296,7 +302,8 @@ class Guardian:
         Raises:
             OSError: it doesn't answer, or has no room for all.
         """
-        import socket
+        with standard_library():
+            import socket
 
         for start in range(0, len(pidfds), wire.MAX_SENT):
             some = pidfds[start : start + wire.MAX_SENT]
@@ -323,7 +330,8 @@ def _close(owner: _Behind | Ends, name: str) -> None:
 
 
 def _warn(error: OSError) -> None:
-    import logging  # not at the top: it costs more than all of spawnx
+    with standard_library():
+        import logging  # not at the top: it costs more than all of spawnx
 
     logging.getLogger("spawnx").warning(
         "no guardian for these ranks (%s): only the kernel ends them if this process is killed",

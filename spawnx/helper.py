@@ -7,9 +7,12 @@ import select
 import signal
 
 from spawnx.backends.contract import LOST
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
+
     from spawnx.backends.contract import Backend, Program
 
 # Seconds that one which is dismissed may take to end; who takes longer is stopped.
@@ -73,6 +76,21 @@ class Helper:
         pidfd, self.pidfd = self.pidfd, -1
         if pidfd >= 0:
             os.close(pidfd)
+
+
+def connection() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a connection that keeps messages apart (unix(7), SOCK_SEQPACKET), and whose reads wait.
+
+    Whatever `socket.setdefaulttimeout` says: that is for the program's own sockets, and would make the end of the other
+    process one that doesn't wait (O_NONBLOCK).
+    """
+    with standard_library():
+        import socket  # not at the top: contexts without a helper need none
+
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
+        end.settimeout(None)
+    return ends
 
 
 def told(code: int) -> str:

@@ -16,7 +16,10 @@ import multiprocessing.util
 import os
 import signal
 import sys
-from multiprocessing import popen_fork, reduction
+from multiprocessing import popen_fork, reduction, resource_tracker, spawn
+
+from spawnx import standard
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,12 +103,30 @@ def flush_streams() -> None:
     multiprocessing.util._flush_std_streams()  # type: ignore[attr-defined]
 
 
+# The longest argument of a command line, in bytes (execve(2): MAX_ARG_STRLEN).
+_MOST_ARGUMENT = 128 * 1024
+
+
 def forkserver_pid() -> int:
     """The pid of the running forkserver, which is started if need be: the parent of all forkserver ranks."""
-    from multiprocessing import forkserver
+    with standard_library():
+        from multiprocessing import forkserver
 
-    forkserver.ensure_running()
-    return int(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
+        server: Any = forkserver._forkserver
+        preload = server._preload_modules
+        if not _has_short_text(sys.path):
+            # With what it preloads comes the path, as text on the command line: an interpreter that does not start.
+            server._preload_modules = []
+        try:
+            server.ensure_running()
+        finally:
+            server._preload_modules = preload
+    return int(server._forkserver_pid)
+
+
+def _has_short_text(path: list[Any]) -> bool:
+    """Whether `repr(path)` is the path in Python, and fits into an argument of a command line, with some room."""
+    return all(type(entry) is str for entry in path) and len(repr(path)) < _MOST_ARGUMENT // 2
 
 
 def forkserver_preload() -> list[str]:
@@ -130,34 +151,54 @@ def launch_program(program: Program) -> int:
     # The standard library can't be told a mask: the child has the one that is in force here.
     before = signal.pthread_sigmask(signal.SIG_SETMASK, program.mask)
     try:
-        launch = multiprocessing.util.spawnv_passfds
-        return int(launch(os.fsencode(program.argv[0]), program.argv, program.keep))
+        with standard_library():  # which imports what it starts programs with
+            launch = multiprocessing.util.spawnv_passfds
+            return int(launch(os.fsencode(program.argv[0]), program.argv, program.keep))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def interpreter_command(module: str, function: str, /, **arguments: object) -> list[str]:
+# Finds spawnx where this process has found it, and by nothing else: the path of `-c` begins with '', the folder in
+# which the program is just now. It binds no name in `__main__`, where the functions of a notebook are looked for. It
+# has no data of the user's: an argument has 128 KiB at most, and not everything has a text.
+_BEGINNING = (
+    "__import__('sys').path[:] = filter(None, __import__('sys').path); "
+    "'spawnx' in __import__('sys').modules or __import__('_frozen_importlib')._load("
+    "__import__('_frozen_importlib_external').PathFinder.find_spec('spawnx', [{place}])); "
+    "__import__('spawnx.remote.start', fromlist=['call']).call({module!r}, {function!r}, {file}, {at}, {size})"
+)
+
+
+def interpreter_command(module: str, function: str, file: int, at: int, size: int) -> list[str]:
     """The command line of a fresh interpreter, with the flags and options of this one, that makes a call.
 
-    `sys.path` is set at once, as it will be again when the preparation data has been read: what we import before, and
-    what it needs, may stand in a place that only this program knows.
+    Args:
+        module: of ours.
+        function: of that module; called with `file`, and with the keyword arguments of which a pickle is in there.
+        file: the fd of memory that the interpreter inherits.
+        at: where in it the pickle begins.
+        size: its length in bytes.
     """
-    call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    code = f"import sys; sys.path[:] = {_sys_path()!r}; from {module} import {function}; {function}({call})"
-    flags: list[str] = multiprocessing.util._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [interpreter_path(), *flags, "-c", code, "--multiprocessing-fork"]
+    # As the folder in which the program was started has it, where the path has a relative one.
+    start = multiprocessing.process.ORIGINAL_DIR or ""  # type: ignore[attr-defined]
+    place = ascii(os.path.join(start, os.path.dirname(os.path.dirname(__file__))))
+    code = _BEGINNING.format(place=place, module=module, function=function, file=file, at=at, size=size)
+    return [interpreter_path(), *interpreter_flags(), "-c", code, "--multiprocessing-fork"]
 
 
-def bare_interpreter_command() -> list[str]:
+def bare_command() -> list[str]:
     """The command line of a fresh interpreter, with the flags and options of this one, that does nothing."""
+    return [interpreter_path(), *interpreter_flags(), "-c", "pass"]
+
+
+def interpreter_flags() -> list[str]:
+    """The flags and options of this interpreter, as a command line has them."""
     flags: list[str] = multiprocessing.util._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [interpreter_path(), *flags, "-c", "pass"]
+    return flags
 
 
 def interpreter_path() -> str:
     """The interpreter that ranks are to run in: this one, or what `multiprocessing.set_executable` was told."""
-    from multiprocessing import spawn
-
     return os.fsdecode(spawn.get_executable())
 
 
@@ -167,16 +208,29 @@ def preparation_data(name: str) -> dict[str, object]:
     Raises:
         RuntimeError: this process is itself importing its main module for a rank, which has no main guard.
     """
-    from multiprocessing import spawn
+    return {**spawn.get_preparation_data(name), "sys_path": path_to_send()}
 
-    return spawn.get_preparation_data(name)
+
+def path_to_send() -> list[object]:
+    """`sys.path` for `use_path` in a fresh interpreter.
+
+    What is no text is pickled by itself, and read when the rest is in force. The import system passes over it, so what
+    can't be pickled is left out. Of a subclass of str the text is sent: the class may be the main module's.
+    """
+    sent: list[object] = []
+    for entry in _sys_path():
+        if isinstance(entry, str):
+            sent.append(str.__str__(entry))
+        else:
+            with contextlib.suppress(Exception):
+                sent.append(memoryview(reduction.ForkingPickler.dumps(entry)).tobytes())
+    return sent
 
 
 def resource_tracker_fd() -> int:
     """The fd by which a child reaches this process's resource tracker, which is started if need be."""
-    from multiprocessing import resource_tracker
-
-    fd = resource_tracker.getfd()
+    with standard_library():  # which starts it: by modules that are imported for that
+        fd = resource_tracker.getfd()
     if fd is None:
         raise RuntimeError("the resource tracker could not be started")
     return fd
@@ -240,14 +294,17 @@ class Collector:
 
 def _popen_class(start_method: str) -> Any:
     if sys.platform == "win32":
-        from multiprocessing import popen_spawn_win32
+        with standard_library():
+            from multiprocessing import popen_spawn_win32
 
         return popen_spawn_win32.Popen
     if start_method == "forkserver":
-        from multiprocessing import popen_forkserver
+        with standard_library():
+            from multiprocessing import popen_forkserver
 
         return popen_forkserver.Popen
-    from multiprocessing import popen_spawn_posix
+    with standard_library():
+        from multiprocessing import popen_spawn_posix
 
     return popen_spawn_posix.Popen
 
@@ -287,10 +344,19 @@ class WatchedReducers:
 # -- in a fresh interpreter of our own launching -------------------------------------------------------------
 
 
+def use_path(sent: list[Any]) -> None:
+    """Have the `sys.path` that the supervisor has sent. What comes of ours before this is imported without it."""
+    sys.path[:] = [entry for entry in sent if isinstance(entry, str)]
+    if len(sys.path) < len(sent):
+        whole: list[Any] = []
+        for entry in sent:
+            with standard_library(), contextlib.suppress(Exception):
+                whole.append(entry if isinstance(entry, str) else reduction.pickle.loads(entry))  # type: ignore[attr-defined]
+        sys.path[:] = whole
+
+
 def use_resource_tracker(fd: int) -> None:
     """Use the resource tracker that the supervisor has, by the fd that it has handed over."""
-    from multiprocessing import resource_tracker
-
     resource_tracker._resource_tracker._fd = fd  # type: ignore[attr-defined]
 
 
@@ -327,26 +393,30 @@ class Message:
     """What a fresh interpreter was sent: see `launchers.message`.
 
     Attributes:
-        preparation: multiprocessing's preparation data.
+        path: the supervisor's `sys.path`, for `use_path`.
+        preparation: multiprocessing's preparation data, without that.
     """
 
-    __slots__ = ("_rank", "preparation")
+    __slots__ = ("_rank", "path", "preparation")
 
     def __init__(self, data: bytes) -> None:
         file = io.BytesIO(data)
         self.preparation: dict[str, Any] = reduction.pickle.load(file)  # type: ignore[attr-defined]
+        self.path: list[Any] = self.preparation.pop("sys_path")
         self._rank = file.read()
 
     def receive(self, name: str) -> Any:
         """Become what multiprocessing's spawned child is: import the main module, unpickle."""
+        if "init_main_from_path" in self.preparation:
+            standard.load(*_IMPORTED_LATE)
         with _inheriting():
-            _prepare()({**self.preparation, "name": name})
+            spawn.prepare({**self.preparation, "name": name})
             return reduction.pickle.loads(self._rank)  # type: ignore[attr-defined]
 
     def import_main(self) -> None:
         """Import the main module as `receive` does, which then finds it there: in a template, before it is cloned."""
         with _inheriting():
-            _prepare()(self.preparation)
+            spawn.prepare(self.preparation)
 
     def prepare_clones(self) -> None:
         """Do here what need not be done in each clone: all but what names it, and to run the main module.
@@ -354,12 +424,13 @@ class Message:
         There is no file with the bytecode of a main module that is a script, so it is compiled now. Clones find it
         where `runpy` would compile it, once: who runs the script again gets it as it is then.
         """
-        import runpy
+        with standard_library():
+            import runpy
 
         main = {
             name: self.preparation.pop(name, None) for name in ("init_main_from_name", "init_main_from_path")
         }
-        _prepare()(self.preparation)
+        spawn.prepare(self.preparation)
         self.preparation = {name: value for name, value in main.items() if value is not None}
         path = main["init_main_from_path"]
         compile_file = runpy._get_code_from_file  # type: ignore[attr-defined]
@@ -421,6 +492,10 @@ def exit_forked(start_method: str, code: int) -> None:
 # -- before the main module is imported -----------------------------------------------------------------------
 
 
+# What multiprocessing imports after the path is in force, to run a main module that is a script.
+_IMPORTED_LATE = ("pkgutil",)
+
+
 class EarlyWord(str):
     """A process's name, by which a fresh interpreter calls us before it imports the main module.
 
@@ -428,7 +503,8 @@ class EarlyWord(str):
     main module, which may take seconds or raise; then the Process. As the second one comes too late to arm a
     death signal or to report what the import raised, the name in the first one unpickles by calling `begin(*args)`,
     which returns the plain name. `sys.path` is set before that, or spawnx might not be found: by the function by
-    which multiprocessing itself sets it a moment later.
+    which multiprocessing itself sets it a moment later. Then the module of `begin` is imported, by what finds the
+    standard library where that path doesn't.
     """
 
     __slots__ = ("args", "begin")
@@ -437,10 +513,14 @@ class EarlyWord(str):
     args: tuple[object, ...]
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        from operator import itemgetter
+        with standard_library():
+            from operator import itemgetter
 
-        # A tuple is unpickled from left to right: first the path, then the call; itemgetter picks its result.
-        return itemgetter(1), ((_Call(_prepare(), {"sys_path": _sys_path()}), _Call(self.begin, *self.args)),)
+        # A tuple is unpickled from left to right: the path, then the calls; itemgetter picks the last result.
+        path = {"sys_path": [entry for entry in path_to_send() if isinstance(entry, str)]}
+        late = _IMPORTED_LATE if "init_main_from_path" in spawn.get_preparation_data(self) else ()
+        load = _Call(standard.load, self.begin.__module__, *late)
+        return itemgetter(2), ((_Call(spawn.prepare, path), load, _Call(self.begin, *self.args)),)
 
 
 class _Call:
@@ -453,13 +533,10 @@ class _Call:
         return self._reduced
 
 
-def _prepare() -> Callable[[dict[str, object]], None]:
-    from multiprocessing import spawn
-
-    return spawn.prepare
-
-
-def _sys_path() -> list[str]:
+def _sys_path() -> list[Any]:
     """`sys.path` as multiprocessing sends it: '' is the directory in which the program was started."""
     start = multiprocessing.process.ORIGINAL_DIR  # type: ignore[attr-defined]
-    return [start if entry == "" and start is not None else entry for entry in sys.path]
+    entries: list[Any] = sys.path  # what it should have, and what it has
+    return [
+        start if isinstance(entry, str) and not entry and start is not None else entry for entry in entries
+    ]

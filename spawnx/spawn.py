@@ -20,6 +20,7 @@ from spawnx.guard import Guard
 from spawnx.launchers import modules
 from spawnx.remote import report
 from spawnx.settings import ENV_VAR_PARALLEL_START
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -252,7 +253,8 @@ def _wrap(fn: Callable[..., object], i: int, args: Iterable[Any], error_file: st
     As the reference's: SIGINT follows the end of the parent, and what `fn` raises is reported in `error_file`. Unlike
     there, KeyboardInterrupt is raised on: it is no success.
     """
-    from spawnx.remote import board, rank
+    with standard_library():
+        from spawnx.remote import board, rank
 
     rank.arm_or_leave(backends.choose()[0], rank.SIGINT, os.getppid())
     try:

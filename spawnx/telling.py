@@ -8,6 +8,7 @@ import sys
 from spawnx import teardown
 from spawnx.errors import ProcessExitedException, ProcessRaisedException, ProcessTimeoutError
 from spawnx.failure import signal_name
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def warn(signum: int, pids: Sequence[int | None]) -> None:
     """One warning per process that is about to be signalled, in the reference's words; one in all if they are many."""
     if not pids:
         return
-    import logging  # not at the top: it costs more than all of spawnx
+    with standard_library():
+        import logging  # not at the top: it costs more than all of spawnx
 
     logger = logging.getLogger("spawnx")
     if signum == teardown.SIGTERM:

@@ -11,6 +11,7 @@ from spawnx import reports
 from spawnx.backends.contract import LOST
 from spawnx.process import RankProcess
 from spawnx.remote import notices
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -161,7 +162,8 @@ class Watcher:
     def _open_watch(self, *, foreign: bool) -> Watch:
         if self._by_pidfd:
             return self._backend.open_watch()
-        from spawnx.backends import python
+        with standard_library():
+            from spawnx.backends import python
 
         return python.SentinelWatch() if foreign or sys.platform == "win32" else python.SelectorWatch()
 

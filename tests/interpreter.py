@@ -102,6 +102,76 @@ def _of_kernel(libc: Any) -> dict[str, Any]:
     }
 
 
+# What threads hand on to their children, by the calls that tell it: of <asm/unistd.h>, for x86_64 and others.
+_NUMBERS = {
+    "get_mempolicy": (239, 236),
+    "ioprio_get": (252, 31),
+    "keyctl": (250, 219),
+    "personality": (135, 92),
+    "sched_getattr": (315, 275),
+}
+# PR_GET_TIMERSLACK, PR_GET_SECUREBITS, PR_GET_THP_DISABLE, PR_GET_MDWE, PR_GET_MEMORY_MERGE, PR_GET_NO_NEW_PRIVS,
+# PR_MCE_KILL_GET
+_ASKED = (30, 27, 42, 66, 68, 39, 34)
+_PR_GET_SPECULATION_CTRL = 52
+
+
+def call(name: str, *arguments: Any) -> int:
+    """Make a system call."""
+    number = _NUMBERS[name][os.uname().machine != "x86_64"]
+    return int(ctypes.CDLL(None, use_errno=True).syscall(number, *arguments))
+
+
+def inherited() -> dict[str, Any]:
+    """What this thread has, and its children have from it."""
+    libc = ctypes.CDLL(None)
+    mode, nodes, attr = ctypes.c_int(), (ctypes.c_ulong * 16)(), (ctypes.c_uint * 14)(56)
+    call("get_mempolicy", ctypes.byref(mode), nodes, 1024, None, 0)
+    call("sched_getattr", 0, attr, 56, 0)
+    files = {}
+    for name in ("coredump_filter", "oom_score_adj", "attr/current", "loginuid", "sessionid", "cgroup"):
+        with contextlib.suppress(OSError), open(f"/proc/thread-self/{name}", encoding="utf-8") as file:
+            files[name] = file.read()
+    namespaces = {
+        name: os.readlink(f"/proc/thread-self/ns/{name}") for name in os.listdir("/proc/thread-self/ns")
+    }
+    return {
+        "files": files,
+        "I/O priority": call("ioprio_get", 1, 0),
+        "memory policy": [mode.value, list(nodes)],
+        "namespaces": namespaces,
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
+        "personality": call("personality", ctypes.c_ulong(0xFFFFFFFF)),
+        "prctl": {number: libc.prctl(number, 0, 0, 0, 0) for number in _ASKED},
+        "scheduling": list(attr),
+        "session keyring": call("keyctl", 0, -3, 0),
+        "speculation": [libc.prctl(_PR_GET_SPECULATION_CTRL, which, 0, 0, 0) for which in range(3)],
+        "status": _status(),
+    }
+
+
+def _status() -> dict[str, str]:
+    beginnings = (
+        "Uid",
+        "Gid",
+        "Groups",
+        "Cap",
+        "NoNewPrivs",
+        "Seccomp",
+        "Speculation",
+        "THP",
+        "Mems_allowed_list",
+    )
+    with open("/proc/thread-self/status", encoding="utf-8") as file:
+        lines = [line.partition(":") for line in file if line.startswith(beginnings)]
+    return {name: value.strip() for name, _, value in lines}
+
+
+def put_inherited(rank: int, queue: Any) -> None:
+    """Say what this rank has from the thread that has created it."""
+    queue.put(inherited())
+
+
 def put_description(rank: int, queue: Any) -> None:
     """Say what this rank is in."""
     queue.put(describe())

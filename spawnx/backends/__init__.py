@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from spawnx.standard import standard_library
+
 # The extension, and what it needs to be loaded: why it is not there.
 _ABSENT = {
     "spawnx.backends._native": "this installation has no C core: it is the wheel for all systems, or it was built"
@@ -28,7 +30,8 @@ def named(name: str) -> Backend:
         RuntimeError: this installation has no such backend.
     """
     if name == "python":
-        from spawnx.backends import python
+        with standard_library():
+            from spawnx.backends import python
 
         return python.PythonBackend()
     native, reason = _find_native()
@@ -44,7 +47,8 @@ def choose() -> tuple[Backend, str]:
         ValueError: `SPAWNX_BACKEND` has no meaning.
         RuntimeError: `SPAWNX_BACKEND` names a backend that this installation lacks.
     """
-    from spawnx import settings  # not at the top: ranks come here by `named`, and read no settings
+    with standard_library():
+        from spawnx import settings  # not at the top: ranks come here by `named`, and read no settings
 
     wanted = settings.BACKEND.read()
     if wanted != "auto":
@@ -58,7 +62,8 @@ def _find_native() -> tuple[Backend | None, str]:
     if sys.platform != "linux" or sys.implementation.name != "cpython":
         return None, "the C core is for CPython on Linux"
     try:
-        from spawnx.backends import native
+        with standard_library():
+            from spawnx.backends import native
     except ModuleNotFoundError as error:
         # Only that: an extension that is there and can't be loaded is broken, and must say so.
         if error.name not in _ABSENT:

@@ -9,6 +9,7 @@ import time
 
 from spawnx.backends._native import ffi, lib
 from spawnx.backends.contract import LOST
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ class NativeBackend:
     ) -> list[str]:
         """See the contract."""
         if not os.access(_GUARDIAN, os.X_OK):  # an installer that forgot that it is a program
-            from spawnx.backends import python
+            with standard_library():
+                from spawnx.backends import python
 
             return python.PythonBackend().guardian_command(channel, folder, supervisor, grace_ms, path)
         return [_GUARDIAN, *map(str, (channel, folder, supervisor, grace_ms)), path]
@@ -168,6 +170,14 @@ def collapse() -> int:
                 start, _, end = place.partition(b"-")
                 made += lib.spx_collapse(int(start, 16), int(end, 16))
     return made
+
+
+def inherited() -> dict[str, list[int]]:
+    """What a child would have from the calling thread, where only system calls tell; see `struct spx_inherited`."""
+    answers = ffi.new("struct spx_inherited *")
+    lib.spx_ask_inherited(answers)
+    fields = {name: getattr(answers, name) for name, _ in ffi.typeof("struct spx_inherited").fields}
+    return {name: [value] if isinstance(value, int) else list(value) for name, value in fields.items()}
 
 
 def loaded() -> int:

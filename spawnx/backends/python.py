@@ -10,6 +10,7 @@ import sys
 from functools import partial
 
 from spawnx.backends.contract import LOST
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class PythonBackend:
         """
         global _prctl  # noqa: PLW0603
         if sys.platform == "linux" and _prctl is None:
-            import _ctypes
+            with standard_library():
+                import _ctypes
 
             this_program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
             _prctl = partial(_ctypes.call_cdeclfunction, _ctypes.dlsym(this_program, "prctl"))
@@ -73,7 +75,8 @@ class PythonBackend:
 
     def launch(self, program: Program) -> tuple[int, int]:
         """See the contract. The program must arm itself: the standard library runs nothing of ours before the exec."""
-        from spawnx import mp_private
+        with standard_library():
+            from spawnx import mp_private
 
         pid = mp_private.launch_program(program)
         try:
@@ -134,7 +137,8 @@ class PythonBackend:
 
     def fan_out(self, pidfds: Sequence[int], signum: int) -> None:
         """See the contract."""
-        import signal
+        with standard_library():
+            import signal
 
         for pidfd in pidfds:
             with contextlib.suppress(ProcessLookupError):  # it has ended in the meantime
@@ -179,7 +183,8 @@ def _code(info: os.waitid_result | None) -> int | None:
 
 def _reaped_code(pidfd: int) -> int:
     """The exit code of a child that somebody else has reaped, where the kernel tells it (Linux 6.15), else LOST."""
-    import fcntl
+    with standard_library():
+        import fcntl
 
     info = struct.pack(_INFO, _INFO_EXIT, *[0] * 13)
     try:
@@ -191,7 +196,8 @@ def _reaped_code(pidfd: int) -> int:
 
 def end_unheld(pid: int) -> None:
     """Kill and reap a child that no pidfd holds; never a stranger that got its number from another reaper."""
-    import signal
+    with standard_library():
+        import signal
 
     with contextlib.suppress(ChildProcessError):  # not ours, or no longer
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -200,7 +206,8 @@ def end_unheld(pid: int) -> None:
 
 
 def _selector_name() -> str:
-    import selectors
+    with standard_library():
+        import selectors
 
     return selectors.DefaultSelector.__name__
 
@@ -209,7 +216,8 @@ class SelectorWatch:
     """See `contract.Watch`: one selector in which each sentinel is registered once."""
 
     def __init__(self) -> None:
-        import selectors
+        with standard_library():
+            import selectors
 
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._read = selectors.EVENT_READ
@@ -265,7 +273,8 @@ class SentinelWatch:
 
     def wait(self, timeout: float | None, gather: int = 1) -> list[Seen]:  # noqa: ARG002 - each wake-up is the interpreter's, gathered or not
         """See the contract."""
-        from multiprocessing.connection import wait
+        with standard_library():
+            from multiprocessing.connection import wait
 
         ready = wait(list(self._ranks), timeout)
         return [(self._ranks[sentinel], None, 0) for sentinel in ready]  # type: ignore[index]

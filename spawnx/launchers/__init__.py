@@ -10,6 +10,7 @@ import sys
 from spawnx import settings
 from spawnx.fd_room import streams_taken
 from spawnx.remote.rank import GUARDIAN, SIGINT, SIGKILL
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def choose(start_method: str, backend: Backend) -> tuple[Launcher, str]:
     Raises:
         ValueError: `SPAWNX_LAUNCHER` has no meaning.
     """
-    from spawnx.launchers import stdlib
+    with standard_library():
+        from spawnx.launchers import stdlib
 
     wanted = settings.LAUNCHER.read()
     told = f"{settings.LAUNCHER.name}={wanted}"
@@ -94,18 +96,22 @@ def choose(start_method: str, backend: Backend) -> tuple[Launcher, str]:
     if why := told if wanted == "stdlib" else _why_stdlib(start_method, backend, clones=clones):
         return stdlib.StdlibLauncher(), why
     if start_method == "fork":
-        from spawnx.launchers import fork
+        with standard_library():
+            from spawnx.launchers import fork
 
         return fork.ForkLauncher(), "pidfds hold forked ranks"
     if start_method == "forkserver":
-        from spawnx.launchers import forkserver
+        with standard_library():
+            from spawnx.launchers import forkserver
 
         return forkserver.ForkserverLauncher(), "the C core clones a kept interpreter"
     if not clones:
-        from spawnx.launchers import exec as exec_
+        with standard_library():
+            from spawnx.launchers import exec as exec_
 
         return exec_.ExecLauncher(), told if wanted == "exec" else "pidfds hold fresh interpreters"
-    from spawnx.launchers import clone
+    with standard_library():
+        from spawnx.launchers import clone
 
     return clone.CloneLauncher(), "the C core clones one fresh interpreter"
 
@@ -130,7 +136,8 @@ def launch(launcher: Launcher, order: Order) -> list[RankProcess]:
         OSError: a rank could not be started: the text names the rank, and the limit to raise; the errno is the
             system's. Whatever is raised, no rank is left.
     """
-    from spawnx.process import RankProcess
+    with standard_library():
+        from spawnx.process import RankProcess
 
     context = multiprocessing.get_context(order.start_method)
     ranks = [RankProcess(context, i, path, daemon=order.daemon) for i, path in enumerate(order.report_paths)]
@@ -173,7 +180,8 @@ def _limit(errno_: int) -> str:
 
     if sys.platform == "win32":
         return ""
-    import resource
+    with standard_library():
+        import resource
 
     if errno_ == errno.EAGAIN:
         soft = resource.getrlimit(resource.RLIMIT_NPROC)[0]

@@ -5,7 +5,6 @@ The clones are children of the supervisor, as ranks by exec are. Where a templat
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 
@@ -14,8 +13,10 @@ from spawnx.backends.contract import Program
 from spawnx.helper import Helper
 from spawnx.launchers import modules
 from spawnx.launchers.exec import ExecLauncher
+from spawnx.launchers.message import command_line
 from spawnx.launchers.template import CantServe, PreloadGivenUp, Template
 from spawnx.payload import Payloads
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class CloneLauncher:
                 self.name = ExecLauncher.name
                 _give_way(order.start_method, reason)
                 ExecLauncher().start_with(payloads, order, ranks)
+            else:
+                _slower.forget()
         finally:
             payloads.close()
         # What came to the whole group while a template booted. By exec, each of the ranks would have it.
@@ -61,9 +64,9 @@ class CloneLauncher:
     def _clone(self, order: Order, ranks: Sequence[RankProcess], payloads: Payloads) -> None:
         """Clone, with modules imported before if that can be."""
         if order.start_method in _never:
-            raise CantServe(_never[order.start_method])
+            raise CantServe(_never[order.start_method], for_good=True)
         if not payloads.shareable:
-            raise CantServe("each rank needs a pickle of its own")
+            raise CantServe("each rank needs a pickle of its own", expected=True)
         wanted = modules.of(order)
         if wanted and wanted not in _given_up:
             try:
@@ -90,15 +93,31 @@ class CloneLauncher:
 
 def launch(errand: Errand, backend: Backend) -> Helper:
     """Launch a fresh interpreter that is a template."""
-    argv = mp_private.interpreter_command("spawnx.remote.template", "main", **errand.arguments)
+    argv = command_line("spawnx.remote.template", "main", errand.order, errand.arguments)
     # What main() returns is called when none of its frames is left.
     argv[argv.index("-c") + 1] += "()"
-    os.sched_setaffinity(0, errand.affinity)
     # All signals are blocked from the exec on: Ctrl-C would leave the clones half-made.
     program = Program(argv, keep=errand.keep, death_signal=signal.SIGKILL, mask=signal.valid_signals())
     return Helper.launch(backend, program)
 
 
+class Slower:
+    """Says why a call takes a slower way: at INFO, and at WARNING, once, if the next call takes one as well."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def say(self, text: str, reason: str, *, expected: bool = False) -> None:
+        """Say why. `expected`: the program asks for it, so that nothing is wrong."""
+        self._in_a_row += not expected
+        _tell("warning" if self._in_a_row == 2 and not expected else "info", text, reason)  # noqa: PLR2004 - twice
+
+    def forget(self) -> None:
+        """A call has gone the usual way."""
+        self._in_a_row = 0
+
+
+_slower = Slower()
 # By start method: why this system never clones, once it has said so. No template is tried again.
 _never: dict[str, str] = {}
 # The modules with which no template could be cloned.
@@ -106,16 +125,19 @@ _given_up: set[tuple[str, ...]] = set()
 
 
 def _give_way(start_method: str, reason: CantServe) -> None:
-    """Say why ranks aren't cloned: to everybody, once, if they never will be."""
-    level = "info"
+    """Say why ranks aren't cloned: at WARNING, once, if they never will be."""
+    text = "ranks are started by exec, not cloned: %s"
     if reason.for_good and start_method not in _never:
-        level, _never[start_method] = "warning", str(reason)
-    _tell(level, "ranks are started by exec, not cloned: %s", str(reason))
+        _never[start_method] = str(reason)
+        _tell("warning", text, str(reason))
+    else:
+        _slower.say(text, str(reason), expected=reason.expected or reason.for_good)
 
 
 def _tell(level: str, text: str, reason: str) -> None:
     """Log, at "info" only where logging was imported: nobody listens elsewhere."""
     if level == "warning" or "logging" in sys.modules:
-        import logging
+        with standard_library():
+            import logging
 
         getattr(logging.getLogger("spawnx"), level)(text, reason)

@@ -14,7 +14,7 @@ import stat
 from spawnx import mp_private
 from spawnx.backends.contract import Program
 from spawnx.launchers import held
-from spawnx.launchers.message import Messages
+from spawnx.launchers.message import Messages, command_line
 from spawnx.launchers.thread import launch_in_thread
 from spawnx.payload import Payloads
 from spawnx.remote.rank import GUARDIAN
@@ -47,22 +47,22 @@ class ExecLauncher:
     def start_with(self, payloads: Payloads, order: Order, ranks: Sequence[RankProcess]) -> None:
         """The same, with payloads that the caller has made and closes."""
         messages = Messages(order, payloads)
-        # What a child has from the thread that creates it, it is to have from the caller's.
-        mask, affinity = signal.pthread_sigmask(signal.SIG_BLOCK, ()), os.sched_getaffinity(0)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         armed = _armed_at_exec(order.backend)
         holder = held.Holder(order.backend)
 
         def launch(job: Job) -> None:
-            os.sched_setaffinity(0, affinity)
             for rank, program in zip(ranks, programs, strict=True):
                 if job.cancelled:
                     return
-                holder.adopt(rank, *order.backend.launch(program))
+                pid, pidfd = order.backend.launch(program)
+                job.outlive([pid])
+                holder.adopt(rank, pid, pidfd)
                 rank.armed = True
 
         try:
             programs = [_program(order, rank, messages, mask, armed=armed) for rank in ranks]
-            launch_in_thread(launch)
+            launch_in_thread(launch, order.guard)
         finally:
             messages.close()
 
@@ -72,19 +72,17 @@ def _program(
 ) -> Program:
     """What to launch for a rank."""
     message = messages.of(rank)
-    argv = mp_private.interpreter_command(
-        "spawnx.remote.rank",
-        "main",
-        order=message.file,
-        size=message.size,
-        rank=rank.place,
-        backend=order.backend.name,
-        armed=armed,
-        guarded=order.guard.kind == GUARDIAN,
-        parent=os.getpid(),
-        tracker=messages.tracker,
-        ends=order.guard.ends.numbers,
-    )
+    arguments: dict[str, object] = {
+        "size": message.size,
+        "rank": rank.place,
+        "backend": order.backend.name,
+        "armed": armed,
+        "guarded": order.guard.kind == GUARDIAN,
+        "parent": os.getpid(),
+        "tracker": messages.tracker,
+        "ends": order.guard.ends.numbers,
+    }
+    argv = command_line("spawnx.remote.rank", "main", message.file, arguments)
     keep = [message.file, messages.tracker, *order.guard.ends.fds, *message.fds]
     return Program(argv, keep=keep, death_signal=order.first_death_signal, mask=mask)
 

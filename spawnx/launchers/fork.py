@@ -13,6 +13,7 @@ from itertools import islice
 from spawnx import mp_private
 from spawnx.launchers import held
 from spawnx.remote import rank as remote
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ def _be_rank(
         mp_private.begin_forked()
         code = mp_private.bootstrap(rank, remote.open_parent(supervisor))
     except BaseException:  # noqa: BLE001 - what user code raises was dealt with: this is a fault of ours, or a signal
-        import traceback
+        with standard_library():
+            import tokenize  # noqa: F401 - linecache imports it late (CPython 3.13)
+            import traceback
 
         traceback.print_exc()
     finally:

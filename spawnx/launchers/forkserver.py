@@ -10,7 +10,6 @@ import contextlib
 import mmap
 import os
 import pickle
-import resource
 import select
 import signal
 import sys
@@ -20,13 +19,15 @@ from functools import partial
 from spawnx import mp_private
 from spawnx.backends.contract import Program
 from spawnx.backends.python import end_unheld
-from spawnx.helper import Helper, told
-from spawnx.launchers.clone import CloneLauncher, launch
+from spawnx.helper import Helper, connection, told
+from spawnx.launchers import likeness
+from spawnx.launchers.clone import CloneLauncher, Slower, launch
+from spawnx.launchers.message import command_line
 from spawnx.launchers.template import PERMANENT, CantServe, PreloadGivenUp
-from spawnx.launchers.thread import inherited
 from spawnx.payload import to_memory
 from spawnx.remote import preload, surroundings, wire
 from spawnx.remote.template import signals_of
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,15 +37,6 @@ if TYPE_CHECKING:
     from spawnx.backends.contract import Backend
     from spawnx.launchers.template import Errand, Template
     from spawnx.launchers.thread import Job
-
-# What is read when an interpreter starts, or when a module is imported that takes long: the beginnings of names.
-_READ_EARLY = (
-    b"PYTHON", b"LD_", b"GLIBC_", b"MALLOC_", b"LANG", b"LC_", b"TZ",
-    b"OMP_", b"GOMP_", b"KMP_", b"MKL_", b"MKLDNN_", b"OPENBLAS_", b"GOTO_", b"BLIS_", b"NPY_", b"NUMPY_", b"NUMEXPR_",
-    b"TORCH", b"PYTORCH_", b"ATEN_", b"DNNL_", b"ONEDNN_", b"CUDA_", b"NCCL_", b"GLOO_", b"HIP_", b"ROCR_",
-)  # fmt: skip
-# What of a process its children have and can't change, or not back (proc_pid_status(5)).
-_STATUS = (b"Uid", b"Gid", b"Groups", b"SigIgn")
 
 
 class ForkserverLauncher(CloneLauncher):
@@ -73,27 +65,49 @@ def _clone_kept(errand: Errand, job: Job, backend: Backend, modules: tuple[str, 
     """
     global _kept  # noqa: PLW0603 - one per process
     with _lock:
-        like = _like(errand, modules)
+        try:
+            like = likeness.of(errand, modules)
+        except OSError as error:
+            raise CantServe(f"what a template would have to be like can't be told: {error}") from error
         for _ in range(2):
             if job.cancelled:
                 raise CantServe("the call was cancelled")
             if _kept is not None and set(modules) < set(_kept.modules):
                 # This call's ranks must not find what that one has imported: it serves the next one that does.
                 return launch(errand, backend)
-            if _kept is not None and _kept.like != like:
-                _kept.close()
-                _kept = None
+            if _kept is not None and (why := _why_another(_kept, like, job)):
+                _close(why)
+            served_before = _kept is not None
             _kept = _kept or KeptTemplate(like, job, backend, modules, errand)
             try:
-                return _kept.clone(errand)
+                helper = _kept.clone(errand)
             except BaseException as error:
                 # Whatever it was, an errand may be half-way to it, and would be the next call's.
-                _kept.close()
-                _kept = None
+                _close("it has died" if isinstance(error, ConnectionError) else "")
                 if not isinstance(error, ConnectionError):
                     raise
-                # It has died: another one will do.
+            else:
+                if served_before:
+                    _slower.forget()
+                return helper
         raise CantServe("the kept template dies when it is asked to clone itself")
+
+
+def _why_another(kept: KeptTemplate, like: dict[str, object], job: Job) -> str:
+    """Why another template is to be kept; "" if that one will do: its thread then lasts until the job's ranks end."""
+    if differences := likeness.changed(kept.like, like):
+        return f"what has changed since it was started: {', '.join(differences)}"
+    return "" if job.claim(kept.life) else "it has died"
+
+
+def _close(why: str) -> None:
+    """End the kept template, and say why."""
+    global _kept
+    kept, _kept = _kept, None
+    if kept is not None:
+        kept.close()
+        if why:
+            _slower.say("another template is kept for the start method forkserver: %s", why)
 
 
 def stop() -> None:
@@ -105,46 +119,11 @@ def stop() -> None:
             kept.close()
 
 
-def _like(errand: Errand, modules: tuple[str, ...]) -> tuple[object, ...]:
-    """What a kept template must have been started with to serve an errand.
-
-    Raises:
-        CantServe: it can't be told; there is no /proc.
-    """
-    argv = mp_private.interpreter_command("spawnx.remote.kept", "main")
-    try:
-        # In whichever order the first caller imports them: others would end its kept template, and it theirs.
-        names = sorted(modules) if all(map(preload.is_vetted, modules)) else modules
-        found = [names, argv[: argv.index("-c")], *_unchangeable()]
-    except OSError as error:
-        raise CantServe(f"what a template would have to be like can't be told: {error}") from error
-    if modules:  # libraries count the processors when they are loaded
-        found.append(sorted(errand.affinity))
-    if not all(map(preload.is_vetted, modules)):  # which file a name stands for
-        found.append(sys.path[:])
-    return tuple(found)
-
-
-def _unchangeable() -> list[object]:
-    """What is read when an interpreter or a library starts, and what only a parent gives."""
-    found: list[object] = [inherited(), os.getpgrp(), os.getsid(0), _open_streams()]
-    found.append([resource.getrlimit(limit)[1] for limit in surroundings.LIMITS])
-    found.append(resource.getrlimit(resource.RLIMIT_STACK))  # by libc, for the stacks of threads
-    found.append(sorted((name, os.environb[name]) for name in os.environb if name.startswith(_READ_EARLY)))
-    with open("/proc/self/status", "rb") as status:
-        found.append([line for line in status if line.startswith(_STATUS)])
-    for name in ("cgroup", "oom_score_adj", "attr/current"):
-        with contextlib.suppress(OSError), open(f"/proc/self/{name}", "rb") as file:
-            found.append((name, file.read()))
-    found.append(os.readlink("/proc/self/root"))
-    return found
-
-
 class KeptTemplate:
     """The kept template, as the supervisor sees it: a child of it, which ends with it.
 
     Args:
-        like: what it was started with; see `_like`.
+        like: what it was started with; see `likeness`.
         job: of the launching thread, in which it is started; it ends if that is cancelled before it is ready.
         backend: by which it is started.
         modules: what it imports.
@@ -156,23 +135,27 @@ class KeptTemplate:
     """
 
     def __init__(
-        self, like: tuple[object, ...], job: Job, backend: Backend, modules: tuple[str, ...], errand: Errand
+        self, like: dict[str, object], job: Job, backend: Backend, modules: tuple[str, ...], errand: Errand
     ) -> None:
-        import socket
-
         self.like = like
         self.modules = modules
+        # Ranks of later calls are this thread's children, too, as the kernel has it: siblings of what it creates here.
+        self.life = job.life
         self._backend = backend
-        os.sched_setaffinity(0, errand.affinity)
         try:
             with contextlib.ExitStack() as opened:
                 board = os.memfd_create("spawnx-board")
                 opened.callback(os.close, board)
                 os.ftruncate(board, mmap.PAGESIZE)
                 self._board = mmap.mmap(board, mmap.PAGESIZE)
-                self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                self._channel, theirs = connection()
                 opened.enter_context(theirs)
-                self._helper = Helper.launch(backend, _program(theirs.fileno(), board, modules, errand))
+                file = to_memory("spawnx-order", memoryview(b""))
+                opened.callback(os.close, file)
+                pid, pidfd = backend.launch(_program(theirs.fileno(), board, file, modules, errand))
+                job.outlive([pid])
+                job.lasts = True
+                self._helper = Helper(backend, pidfd)
         except OSError as error:
             raise CantServe(f"no template could be started: {error}") from error
         # Not its own method: it would never be collected.
@@ -198,7 +181,8 @@ class KeptTemplate:
 
         Not by the end of the channel alone: a process that another thread has forked just then may have the other one.
         """
-        import socket
+        with standard_library():
+            import socket
 
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
@@ -235,8 +219,9 @@ class KeptTemplate:
 
     def _ask(self, errand: Errand) -> int | None:
         """Send it an errand; the errno that it answers, or None if it has died."""
-        streams = _open_streams()
+        streams = surroundings.open_streams()
         what = {
+            "order": errand.order,
             "arguments": errand.arguments,
             "keep": errand.keep,
             "streams": streams,
@@ -266,22 +251,23 @@ class KeptTemplate:
         self._helper.close()
 
 
-def _program(channel: int, board: int, modules: tuple[str, ...], errand: Errand) -> Program:
+def _program(channel: int, board: int, file: int, modules: tuple[str, ...], errand: Errand) -> Program:
     tracker: int = errand.arguments["tracker"]  # type: ignore[assignment]
-    argv = mp_private.interpreter_command(
-        "spawnx.remote.kept",
-        "main",
-        channel=channel,
-        board=board,
-        parent=os.getpid(),
-        tracker=tracker,
-        preload=modules,
-    )
+    arguments: dict[str, object] = {
+        "channel": channel,
+        "board": board,
+        "parent": os.getpid(),
+        "tracker": tracker,
+        "path": mp_private.path_to_send(),
+        "argv": list(map(str, sys.argv)),
+        "preload": modules,
+    }
+    argv = command_line("spawnx.remote.kept", "main", file, arguments)
     # What main() returns, and what that returns, is called when none of their frames is left.
     argv[argv.index("-c") + 1] += "()()"
     # All signals are blocked: Ctrl-C is not for it.
     return Program(
-        argv, keep=[channel, board, tracker], death_signal=signal.SIGKILL, mask=signal.valid_signals()
+        argv, keep=[channel, board, file, tracker], death_signal=signal.SIGKILL, mask=signal.valid_signals()
     )
 
 
@@ -290,21 +276,10 @@ def _end(channel: socket.socket, helper: Helper) -> int:
     return helper.end()
 
 
-def _open_streams() -> list[bool]:
-    return [_is_open(fd) for fd in (0, 1, 2)]
-
-
-def _is_open(fd: int) -> bool:
-    """Whether a child would have an fd after an exec."""
-    try:
-        return os.get_inheritable(fd)
-    except OSError:
-        return False
-
-
 def _send(channel: socket.socket, fds: Sequence[int]) -> None:
     """Send fds, in as many messages as it takes."""
-    import socket
+    with standard_library():
+        import socket
 
     for start in range(0, len(fds), wire.MAX_SENT):
         last = start + wire.MAX_SENT >= len(fds)
@@ -320,5 +295,6 @@ def _forget() -> None:
 
 
 _kept: KeptTemplate | None = None
+_slower = Slower()
 _lock = threading.Lock()
 os.register_at_fork(after_in_child=_forget)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 from multiprocessing import reduction
 
 from spawnx import mp_private
@@ -31,6 +32,17 @@ class Message:
         self.file = file
         self.size = size
         self.fds = fds
+
+
+def command_line(module: str, function: str, file: int, arguments: dict[str, object]) -> list[str]:
+    """The command line of a fresh interpreter that calls `function(file, **arguments)` of a module of ours.
+
+    The arguments are written to the end of `file`, which is memory that it inherits.
+    """
+    data = pickle.dumps(arguments)
+    at = os.fstat(file).st_size
+    os.pwrite(file, data, at)
+    return mp_private.interpreter_command(module, function, file, at, len(data))
 
 
 class Messages:

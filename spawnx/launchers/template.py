@@ -17,7 +17,7 @@ from spawnx.helper import told
 from spawnx.launchers import held
 from spawnx.launchers.message import Messages
 from spawnx.launchers.thread import launch_in_thread
-from spawnx.remote import template
+from spawnx.remote import preload, template
 from spawnx.remote.rank import GUARDIAN
 
 TYPE_CHECKING = False
@@ -43,26 +43,30 @@ class CantServe(Exception):  # noqa: N818 - no error, but a reason to go another
 
     Attributes:
         for_good: whether it would be the same at the next call.
+        expected: whether it lies in what the program asks for, and nothing is wrong.
     """
 
-    def __init__(self, reason: str, *, for_good: bool = False) -> None:
+    def __init__(self, reason: str, *, for_good: bool = False, expected: bool = False) -> None:
         super().__init__(reason)
         self.for_good = for_good
+        self.expected = expected
 
 
 class Errand:
     """What a template is to do.
 
     Attributes:
-        arguments: of `remote.template.main`.
+        order: the fd of its message.
+        arguments: of `remote.template.main`, besides that.
         keep: the fds that it has under the same numbers.
         affinity: the processors on which it may run.
         pending: the signals that were sent to what was started for it, and that nobody has taken.
     """
 
-    __slots__ = ("affinity", "arguments", "keep", "pending")
+    __slots__ = ("affinity", "arguments", "keep", "order", "pending")
 
-    def __init__(self, arguments: dict[str, object], keep: list[int]) -> None:
+    def __init__(self, order: int, arguments: dict[str, object], keep: list[int]) -> None:
+        self.order = order
         self.arguments = arguments
         self.keep = keep
         self.pending: set[int] = set()
@@ -112,7 +116,7 @@ class Template:
         """
         try:
             errand = self._errand()
-            launch_in_thread(lambda job: self._work(job, launch, errand))
+            launch_in_thread(lambda job: self._work(job, launch, errand), self._order.guard)
         finally:
             self._table.close()
             os.close(self._table_file)
@@ -127,7 +131,6 @@ class Template:
         place_size = max(map(len, places))
         os.pwrite(message.file, b"".join(place.ljust(place_size) for place in places), message.size)
         arguments: dict[str, object] = {
-            "order": message.file,
             "size": message.size,
             "place_size": place_size,
             "ranks": len(self._ranks),
@@ -137,13 +140,14 @@ class Template:
             "tracker": self._messages.tracker,
             "ends": self._order.guard.ends.numbers,
             "preload": self._modules,
+            "known": tuple(filter(preload.is_known, self._modules)),
             "mask": [int(signum) for signum in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
             "start_method": self._order.start_method,
         }
         ends = self._order.guard.ends.fds
         keep = [message.file, self._table_file, self._messages.tracker, *ends, *message.fds]
         arguments["keep"] = tuple(keep)
-        return Errand(arguments, keep)
+        return Errand(message.file, arguments, keep)
 
     def _work(self, job: Job, launch: Callable[[Errand, Job], Helper | None], errand: Errand) -> None:
         try:
@@ -160,6 +164,8 @@ class Template:
             job.on_cancel = None
             code = helper.reap()
         self.pending.update(self._table.pending)
+        # Its siblings: their death signals are tied to the thread that has created it.
+        job.outlive(pid for pid in self._table.pids if pid > 0)
         self._take(code, cancelled=job.cancelled)
 
     def _take(self, code: int, *, cancelled: bool) -> None:

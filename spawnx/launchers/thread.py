@@ -1,8 +1,14 @@
-"""Launching threads: as many as there are callers at once, each for as long as the process lives.
+"""Launching threads: one for each call, which lives as long as any process that it has created, and no longer.
 
-Two facts ask for it. The kernel ties a child's death signal to the *thread* that created it (prctl(2)), so children
-that a short-lived thread asks for must be created by one that stays. And Python runs signal handlers in the main thread
-only: in this one, no KeyboardInterrupt comes between the creation of a child and the note of its pid.
+Three facts ask for it:
+
+- The kernel ties a child's death signal to the *thread* that created it (prctl(2)). The calling thread may end before
+  its ranks, so it can't create them; a thread that ends with the last of them can.
+- fork(2) gives a child what its creating thread has: nice, I/O priority, NUMA policy, personality, rights, namespaces
+  and more, thread by thread. It gives a new thread the same. So a thread that the caller starts has all that is the
+  caller's, whatever that is; a thread that was started earlier would have what was so then.
+- Python runs signal handlers in the main thread only. In this one, no KeyboardInterrupt comes between the creation of
+  a child and the note of its pid.
 """
 
 from __future__ import annotations
@@ -10,40 +16,89 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from queue import SimpleQueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from spawnx.guard import Guard
+
+
+class Life:
+    """How long a launching thread lives: until nobody claims it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._claims = 1  # the thread's own, while its children live
+        self._over = threading.Lock()
+        self._over.acquire()
+
+    def claim(self) -> bool:
+        """Claim the thread, until `release`; False if it is about to end, or has ended."""
+        with self._lock:
+            self._claims += self._claims > 0
+            return self._claims > 0
+
+    def release(self) -> None:
+        """Give up one claim."""
+        with self._lock:
+            self._claims -= 1
+            if self._claims == 0:
+                self._over.release()
+
+    def wait(self) -> None:
+        """Wait until nobody claims the thread."""
+        self._over.acquire()
 
 
 class Job:
-    """Something to be done in the launching thread.
+    """What is to be done in the launching thread.
 
     Attributes:
         cancelled: whether the caller was interrupted: the work should end soon.
         on_cancel: called in the caller's thread when that happens, for work that waits for something.
+        life: of the launching thread.
+        lasts: whether the thread has created a process that outlives the ranks of the call.
     """
 
     on_cancel: Callable[[], None] | None = None
+    lasts = False
 
     def __init__(self, work: Callable[[Job], None]) -> None:
         self.cancelled = False
+        self.life = Life()
         self._work = work
         self._error: BaseException | None = None
         self._done = threading.Event()
+        self._children: list[int] = []
+        self._claimed: list[Life] = []
+        self._thread: threading.Thread | None = None
 
-    def do(self) -> None:
-        """Work, and keep what is raised for the caller."""
+    def outlive(self, pids: Iterable[int]) -> None:
+        """Keep the thread until these children of this process have ended."""
+        self._children += pids
+
+    def claim(self, life: Life) -> bool:
+        """Keep another thread, which has created children for this job, as long as this one; False if it is over."""
+        if life.claim():
+            self._claimed.append(life)
+            return True
+        return False
+
+    def start(self) -> None:
+        """Start the thread. Where none can be had (too many, or the interpreter ends), work in the calling one."""
+        thread = threading.Thread(target=self._live, name="spawnx-launch", daemon=True)
         try:
-            self._work(self)
-        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
-            self._error = error
-        del self._work
+            thread.start()
+        except RuntimeError:
+            self._do()
+        else:
+            self._thread = thread
 
-    def let_go(self) -> None:
-        """Let the caller go on: the work is done."""
-        self._done.set()
+    def join(self, timeout: float) -> None:
+        """Wait for the end of the thread, whose ranks have ended, so that the caller finds none."""
+        if self._thread is not None and not self.lasts:
+            self._thread.join(timeout)
 
     def wait(self) -> None:
         """Wait until the work is done; an interrupt is raised after that, not before.
@@ -68,86 +123,36 @@ class Job:
             finally:
                 del error, interrupt  # no circle through this frame
 
+    def _live(self) -> None:
+        self._do()
+        # From the last one: ranks end in about the order in which they were made, and each wait that blocks is a switch
+        # of threads. By waitid(2), which needs no fd, and leaves the status to whoever reaps.
+        for pid in reversed(self._children):
+            with contextlib.suppress(ChildProcessError):  # somebody has reaped it
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        for life in self._claimed:
+            life.release()
+        self.life.release()
+        self.life.wait()
 
-def launch_in_thread(work: Callable[[Job], None]) -> None:
-    """Call `work` in the launching thread, and wait for it.
+    def _do(self) -> None:
+        """Work, and keep what is raised for the caller."""
+        try:
+            self._work(self)
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            self._error = error
+        del self._work
+        self._done.set()
+
+
+def launch_in_thread(work: Callable[[Job], None], guard: Guard | None = None) -> None:
+    """Call `work` in a launching thread, and wait for it. The end of the guard's context waits for that of the thread.
 
     Raises:
         BaseException: what `work` raises, or an interrupt, which comes after `work` has returned.
     """
     job = Job(work)
-    try:
-        _hand_over(job)
-    except RuntimeError:  # "can't start new thread": the interpreter is shutting down, or there are too many
-        job.do()
-        job.let_go()
+    if guard is not None:
+        guard.join_thread = job.join
+    job.start()
     job.wait()
-
-
-class _Threads:
-    """Launching threads that are alike.
-
-    Attributes:
-        jobs: what they are to do.
-        idle: how many of them wait for a job that nobody has handed over yet.
-    """
-
-    __slots__ = ("idle", "jobs")
-
-    def __init__(self) -> None:
-        self.jobs: SimpleQueue[Job] = SimpleQueue()
-        self.idle = 0
-
-    def serve(self) -> None:
-        while True:
-            job = self.jobs.get()
-            job.do()
-            # Before the caller goes on: its next call is not to start another thread.
-            with _lock:
-                self.idle += 1
-            job.let_go()
-            del job
-
-
-def _hand_over(job: Job) -> None:
-    """Have a launching thread that is like the calling one do a job; none waits for another one's."""
-    like = inherited()
-    with _lock:
-        threads = _alike.setdefault(like, _Threads())
-        if threads.idle == 0:
-            threading.Thread(target=threads.serve, name="spawnx-launch", daemon=True).start()
-        else:
-            threads.idle -= 1
-        threads.jobs.put(job)
-
-
-# What of the calling thread's /proc folder its children have from it.
-_STATUS = (b"Cap", b"NoNewPrivs", b"Seccomp")
-_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid_for_children", "time_for_children", "user", "uts")
-
-
-def inherited() -> tuple[object, ...]:
-    """What a child would have from the calling thread, as far as it can be told; of threads that agree one will do."""
-    if not hasattr(os, "sched_getscheduler"):
-        return ()
-    found: list[object] = [os.getpriority(os.PRIO_PROCESS, 0)]
-    with contextlib.suppress(OSError):  # musl has no answer
-        found += [os.sched_getscheduler(0), os.sched_getparam(0).sched_priority]
-    # Before Linux 3.17, and where there is no /proc, nothing more can be told.
-    with contextlib.suppress(OSError):
-        with open("/proc/thread-self/status", "rb") as file:
-            found += [line for line in file if line.startswith(_STATUS)]
-        for name in _NAMESPACES:
-            with contextlib.suppress(FileNotFoundError):
-                found.append(os.readlink(f"/proc/thread-self/ns/{name}"))
-    return tuple(found)
-
-
-def _forget() -> None:
-    global _alike, _lock
-    _alike, _lock = {}, threading.Lock()
-
-
-_alike: dict[tuple[object, ...], _Threads] = {}
-_lock = threading.Lock()
-os.register_at_fork(after_in_child=_forget)

@@ -14,14 +14,16 @@ import mmap
 import os
 import pickle
 import struct
+import sys
 import threading
 from functools import partial
 
 from spawnx import mp_private
 from spawnx.remote import preload as preloading
-from spawnx.remote import surroundings, template, wire
+from spawnx.remote import stale, surroundings, template, wire
 from spawnx.remote.rank import SIGKILL
 from spawnx.remote.withdraw import withdraw
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,20 +35,39 @@ _ANSWER = struct.Struct("i")
 
 
 def main(
-    *, channel: int, board: int, parent: int, tracker: int, preload: tuple[str, ...]
+    file: int,
+    *,
+    channel: int,
+    board: int,
+    parent: int,
+    tracker: int,
+    path: list[object],
+    argv: list[str],
+    preload: tuple[str, ...],
 ) -> Callable[[], Next]:
     """Be the kept template. Returns in its clones only, with what each is to do next, with no frame of this left.
 
     Args:
+        file: the fd of the memory in which these arguments came.
         channel: the fd of a SOCK_SEQPACKET socket, whose other end is the supervisor's.
         board: the fd of shared memory, in which the kernel writes the pid of the latest clone.
         parent: the supervisor's pid.
         tracker: the fd of its resource tracker.
+        path: its `sys.path`, as sent.
+        argv: its `sys.argv`: a module may look at it when it is imported.
         preload: the modules that are imported before.
     """
-    from spawnx.backends import native
+    os.close(file)
+    with standard_library():
+        for name in template.OF_EVERY_RANK:
+            importlib.import_module(name)
+    mp_private.use_path(path)
+    sys.argv[:] = argv
+    with standard_library():
+        from spawnx.backends import native
 
     socket = _socket.socket(fileno=channel)
+    socket.settimeout(None)  # whatever `sitecustomize` has set for all
     memory = mmap.mmap(board, mmap.PAGESIZE)
     os.close(board)
     set_by_imports = _get_ready(socket, parent, tracker, preload)
@@ -86,10 +107,8 @@ def _get_ready(
         if os.getppid() != parent:
             # It would write pids that are others' there.
             raise OSError("the supervisor is in another pid namespace")  # noqa: TRY301
-        for name in template.OF_EVERY_RANK:
-            importlib.import_module(name)
         mp_private.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
-        preloading.preload(preload, lambda: None)
+        preloading.preload(preload, lambda: None, tuple(filter(preloading.is_vetted, preload)))
         mp_private.flush_streams()
         withdraw()
     except BaseException as error:  # noqa: BLE001 - told; the call goes on by other means
@@ -128,13 +147,14 @@ def _be_template(fds: list[int], set_by_imports: dict[bytes, bytes]) -> Next:
         _place(fds[1:], numbers)
         table = arguments["table"]
         surroundings.assume_streams(streams, numbers)
+        again = stale.explained()
         surroundings.assume(errand["surroundings"], set_by_imports)
+        for renew in again:
+            renew()
     except Exception as error:  # noqa: BLE001 - told; the call goes on by other means
         template.Table(table, arguments["ranks"]).explain(f"{type(error).__name__}: {error}")
         os._exit(1)
-    # What it knows of directories is as old as the kept template.
-    importlib.invalidate_caches()
-    return template.main(**arguments)
+    return template.main(errand["order"], **arguments)
 
 
 def _place(fds: list[int], numbers: list[int]) -> None:

@@ -16,11 +16,13 @@ import weakref
 from importlib.machinery import EXTENSION_SUFFIXES
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
+from spawnx.remote import stale
 from spawnx.remote.opened import Opened
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
     from typing import Any
 
 
@@ -157,12 +159,14 @@ def is_extension(module: object) -> bool:
     return spec_of(module)[1].endswith(tuple(EXTENSION_SUFFIXES))
 
 
-def preload(names: Iterable[str], import_main: Callable[[], None]) -> None:
+def preload(names: Iterable[str], import_main: Callable[[], None], known: Container[str]) -> None:
     """Import modules, in a process that has one thread, and leave it so.
 
     Args:
         names: those of the modules; `__main__` is the main module of the supervisor.
         import_main: what imports that one as ranks do, which then find it imported.
+        known: those that are, in the supervisor, of the standard library or vetted: what they import of the standard
+            library is that, whatever else on `sys.path` has such a name by now.
 
     Raises:
         GivenUp: one raised, or left something that can't be cloned: the text says what.
@@ -173,7 +177,7 @@ def preload(names: Iterable[str], import_main: Callable[[], None]) -> None:
         if name in sys.modules and name != "__main__":
             continue
         imported.append(name)
-        _import(name, import_main)
+        _import(name, import_main, known)
         # No module of the library starts or opens anything when it is imported; one of the user's may have its name.
         if not _is_standard(name) and (device := opened.device_after(name)):
             raise GivenUp(f"the import of {name} opened {device}")
@@ -210,10 +214,13 @@ def _spare_finalizers() -> None:
             finalizer.atexit = False
 
 
-def _import(name: str, import_main: Callable[[], None]) -> None:
+def _import(name: str, import_main: Callable[[], None], known: Container[str]) -> None:
     try:
         if name == "__main__":
             import_main()
+        elif name in known:
+            with standard_library():
+                importlib.import_module(name)
         else:
             importlib.import_module(name)
     except BaseException as error:
@@ -230,7 +237,8 @@ def _end_threads() -> None:
 
 
 def renew() -> None:
-    """In a clone: renew what must not be equal in two ranks."""
+    """In a clone: renew what must not be equal in two ranks, and what a rank has of its own."""
+    stale.restart_clock()
     for vetted in _loaded():
         vetted.renew()
 

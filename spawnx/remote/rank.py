@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 
 from spawnx.remote import board, report
 from spawnx.remote.ends import Ends, Own
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,27 +62,30 @@ class Protection:
     def arm(self, signum: int) -> None:
         """Let a signal follow the end of the parent, if that can be."""
         if self.parent is not None:
-            from spawnx import backends
+            with standard_library():
+                from spawnx import backends
 
             arm_or_leave(backends.named(self.backend), signum, self.parent)
 
     def begin(self, gate: int) -> None:
         """Wait at the gate to be let on to user code."""
         if self.kind == GUARDIAN:
-            from spawnx import backends
+            with standard_library():
+                from spawnx import backends
 
             pass_gate(gate, backends.named(self.backend), self.parent)
         else:
             self.arm(SIGINT)
         if self.kind == LIFELINE:
-            from spawnx.remote import lifeline
+            with standard_library():
+                from spawnx.remote import lifeline
 
             lifeline.hold(self.grace)
 
 
 def main(
-    *,
     order: int,
+    *,
     size: int,
     rank: tuple[int, str, tuple[int, ...], str],
     backend: str,
@@ -104,14 +108,26 @@ def main(
         tracker: the fd of the supervisor's resource tracker.
         ends: the fds of `Ends`.
     """
-    from spawnx import mp_private
+    with standard_library():
+        from spawnx import mp_private
 
+        message = mp_private.Message(os.pread(order, size, 0))
+    os.close(order)
+    mp_private.use_path(message.path)
     if not armed:
         Protection(OFF, 0, backend, parent).arm(SIGKILL if guarded else SIGINT)
-    message = os.pread(order, size, 0)
-    os.close(order)
     mp_private.use_resource_tracker(tracker)
-    sys.exit(be(mp_private.Message(message), rank, parent, backend if guarded else None, Ends(*ends)))
+    sys.exit(be(message, rank, parent, backend if guarded else None, Ends(*ends)))
+
+
+def rehearse(order: int, *, path: list[object], backend: str) -> None:
+    """Do what ranks do before they read what is their own, and end: see `evidence.try_interpreter`."""
+    os.close(order)
+    with standard_library():
+        from spawnx import backends, mp_private
+    mp_private.use_path(path)
+    with standard_library():
+        backends.named(backend).load()
 
 
 def be(
@@ -126,7 +142,8 @@ def be(
         gated: the backend that arms when the gate is passed; None: there is no gate.
         ends: by which it reaches the supervisor.
     """
-    from spawnx import mp_private
+    with standard_library():
+        from spawnx import mp_private
 
     _begin_to_import(place[3], ends)
     if gated is not None:
@@ -178,13 +195,15 @@ _notices = Own()
 
 def fail(path: str, stage: str, error: BaseException, traceback: TracebackType | None) -> None:
     """As a rank of a context, report what it raised, and let the supervisor know."""
-    from spawnx.remote import notices
+    with standard_library():
+        from spawnx.remote import notices
 
     raised = time.monotonic()
     board.mark_failing()
     number = report_or_print(path, stage, error, traceback, raised)
     if number:
-        from traceback import format_exception_only
+        with standard_library():
+            from traceback import format_exception_only
 
         board.write_headline("".join(format_exception_only(error)))
     notices.tell(_notices, report.place_of(path)[1], number)
@@ -219,7 +238,8 @@ def pass_gate(fd: int, backend: Backend, parent: int | None) -> None:
 
     A rank that the guardian can't hold keeps SIGKILL, with which it came here.
     """
-    from spawnx.remote import gate
+    with standard_library():
+        from spawnx.remote import gate
 
     word = gate.wait(fd)
     if not word:
@@ -333,7 +353,8 @@ def users_part(traceback: TracebackType | None) -> TracebackType | None:
 
 def die_by_sigint(start_method: str) -> None:
     """End by the signal that interrupted us, after everything that would have run at a normal exit."""
-    from spawnx import mp_private
+    with standard_library():
+        from spawnx import mp_private
 
     try:
         mp_private.run_exit_functions(start_method)
@@ -376,11 +397,13 @@ class Received:
 
     def take(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         """Unpickle the function and its arguments."""
-        import pickle
+        with standard_library():
+            import pickle
 
         if isinstance(self._data, bytes):
             return pickle.loads(self._data)  # type: ignore[no-any-return]  # noqa: S301 - from our supervisor
-        import mmap
+        with standard_library():
+            import mmap
 
         fd = self._data.detach()
         try:

@@ -16,6 +16,7 @@ import sys
 import time
 
 from spawnx.remote.board import IMPORT, RUN, UNPICKLE
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,7 +130,8 @@ def write(path: str, data: bytes) -> None:
     Raises:
         OSError: it can't be written: a full disk, a context that is gone.
     """
-    from spawnx.remote import names
+    with standard_library():
+        from spawnx.remote import names
 
     part = path + names.PART
     try:
@@ -153,7 +155,8 @@ def type_name(error: BaseException) -> str:
 def _peak_kib() -> int | None:
     """The peak resident memory of this process."""
     try:
-        import resource
+        with standard_library():
+            import resource
     except ImportError:  # Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

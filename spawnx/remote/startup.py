@@ -12,12 +12,12 @@ import re
 import sys
 from types import ModuleType
 
-from spawnx.backends import native
-from spawnx.remote import preload, quiet
+from spawnx.remote import preload
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 # Modules that lines of .pth files import: of setuptools, virtualenv, and of editable installs by setuptools, hatchling,
 # editables, meson-python and scikit-build-core. The last one is Ubuntu's, and reports crashes.
@@ -37,20 +37,25 @@ apport_python_hook.install()"""
 _UNLISTED = 3  # the standard streams; the rest is given to us
 
 
-def find_unknown(given: Iterable[int]) -> str:
+def opened_beside(given: Iterable[int]) -> list[int]:
+    """The fds that are open in this process besides the standard streams and those that it was started with."""
+    found = {int(fd) for fd in os.listdir("/proc/self/fd")} - set(given)
+    return sorted(fd for fd in found if fd >= _UNLISTED and _is_open(fd))
+
+
+def find_unknown(opened: Sequence[int]) -> str:
     """What start-up code has left in this interpreter that may matter, in words; "" if there is nothing.
 
     Args:
-        given: the fds that this process was started with, besides the standard streams.
+        opened: the fds that were open when this process had done nothing yet, see `opened_beside`.
     """
     for name, module in list(sys.modules.items()):
         if not _is_known(name, module):
             return (
                 f"{name} ({getattr(module, '__file__', None) or 'made at start-up'}) runs in each interpreter"
             )
-    fds = {int(fd) for fd in os.listdir("/proc/self/fd")}
-    if left := {fd for fd in fds if fd >= _UNLISTED and _is_open(fd)} - set(given):
-        return f"start-up code (sitecustomize, or a .pth file) has opened {_target(min(left))}"
+    if opened:
+        return f"start-up code (sitecustomize, or a .pth file) has opened {_target(opened[0])}"
     if (one := _noisy_object()) is not None:
         return f"start-up code (sitecustomize, or a .pth file) has made a {type(one).__name__}"
     return ""
@@ -95,6 +100,10 @@ def _target(fd: int) -> str:
 
 def _noisy_object() -> object | None:
     """An object whose end can be seen, but for the standard streams."""
+    with standard_library():
+        from spawnx.backends import native
+        from spawnx.remote import quiet
+
     streams = {id(part) for stream in (sys.stdin, sys.stdout, sys.stderr) for part in _parts(stream)}
     survey = native.Survey(quiet.types_of_interpreter(), quiet.EACH, 10_000_000)
     for one in survey.suspects(gc.get_objects()):

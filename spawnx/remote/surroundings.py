@@ -10,6 +10,8 @@ import os
 import resource
 import sys
 
+from spawnx.standard import standard_library
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +23,8 @@ _STREAMS = ("stdin", "stdout", "stderr")
 
 def present(affinity: set[int]) -> dict[str, Any]:
     """What a child of this process would have, whose thread may run on some processors."""
-    from spawnx.backends import native
+    with standard_library():
+        from spawnx.backends import native
 
     return {
         "environment": native.environment(),
@@ -70,6 +73,18 @@ def _assume_environment(entries: Sequence[bytes], set_by_imports: Mapping[bytes,
     for name, value in wanted.items():
         if os.environb.get(name) != value:
             os.environb[name] = value
+
+
+def open_streams() -> list[bool]:
+    """Which standard streams a child would have after an exec."""
+    return [_is_open(fd) for fd in (0, 1, 2)]
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False
 
 
 def assume_streams(is_open: Sequence[bool], handed_over: Sequence[int]) -> None:

@@ -18,11 +18,11 @@ import sys
 import threading
 
 from spawnx import mp_private, settings
-from spawnx.remote import leave as leaving
 from spawnx.remote import preload as preloading
 from spawnx.remote import rank as remote
 from spawnx.remote import startup
 from spawnx.remote.ends import Ends
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,8 +134,8 @@ def _check_startup(code: str) -> None:
 
 
 def main(
-    *,
     order: int,
+    *,
     size: int,
     place_size: int,
     ranks: int,
@@ -146,6 +146,7 @@ def main(
     ends: tuple[int, int, int],
     mask: list[int],
     preload: tuple[str, ...],
+    known: tuple[str, ...],
     start_method: str,
     keep: tuple[int, ...],
 ) -> Callable[[], None]:
@@ -163,22 +164,29 @@ def main(
         ends: the fds of `Ends`.
         mask: the signals that are blocked in the ranks; here all are.
         preload: the modules that are imported before.
+        known: those of them that are the standard library's or vetted, see `remote.preload`.
         start_method: by which ranks are to end.
         keep: the fds that were handed over.
     """
-    # By spawn, start-up code runs in each rank. By forkserver it runs once, as in multiprocessing's.
-    startup_code = startup.find_unknown(keep) if start_method == "spawn" else ""
+    opened = startup.opened_beside(keep)  # before anything is opened here
     shared = Table(table, ranks)
     os.close(table)
     try:
+        with standard_library():
+            message = mp_private.Message(os.pread(order, size, 0))
+            for name in OF_EVERY_RANK:
+                importlib.import_module(name)
+        mp_private.use_path(message.path)
+        with standard_library():
+            from spawnx.remote import leave as leaving  # it needs cffi, which may be found on that path only
+
+        # By spawn, start-up code runs in each rank. By forkserver it runs once, as in multiprocessing's.
+        startup_code = startup.find_unknown(opened) if start_method == "spawn" else ""
         _check_startup(startup_code)
-        message = mp_private.Message(os.pread(order, size, 0))
-        for name in OF_EVERY_RANK:
-            importlib.import_module(name)
         mp_private.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
         message.prepare_clones()
         if preload:
-            preloading.preload(preload, message.import_main)
+            preloading.preload(preload, message.import_main, known)
         ending = (
             None if start_method == "forkserver" else leaving.Ending(preload, startup_code=bool(startup_code))
         )
@@ -214,7 +222,8 @@ def main(
 
 def _clone(table: Table, ranks: int, parent: int, *, guarded: bool) -> int:
     """Make the clones: 0 in the template, the position plus 1 in each of them."""
-    from spawnx.backends import native
+    with standard_library():
+        from spawnx.backends import native
 
     if os.getppid() != parent:
         # 0: the supervisor is in an outer pid namespace, where the pids that are seen here are other processes'.

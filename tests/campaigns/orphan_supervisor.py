@@ -116,12 +116,12 @@ class Run:
         os.mkfifo(fifo)
         plain_command, plain_hold = mp_private.interpreter_command, Guard.hold_helper
 
-        def command(module: str, function: str, /, **arguments: object) -> list[str]:
-            argv = plain_command(module, function, **arguments)
+        def command(module: str, function: str, file: int, at: int, size: int) -> list[str]:
+            argv = plain_command(module, function, file, at, size)
             if module in ("spawnx.remote.template", "spawnx.remote.kept"):
                 place = argv.index("-c") + 1
-                stop = f"from tests.campaigns.orphan_template import stop_after; stop_after({clones}, {fifo!r}); from "
-                argv[place] = argv[place].replace("from ", stop, 1)
+                stop = f"from tests.campaigns.orphan_template import stop_after; stop_after({clones}, {fifo!r}); "
+                argv[place] = stop + argv[place]
             return argv
 
         def hold(guard: Guard, pidfd: int) -> None:

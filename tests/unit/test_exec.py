@@ -22,7 +22,7 @@ from spawnx.backends.contract import Backend
 from spawnx.launchers import exec as exec_
 from spawnx.launchers import thread
 from tests import ranks
-from tests.support import ROOT, finish, linux_only
+from tests.support import LONG_S, ROOT, finish, linux_only
 from tests.unit.test_fork import failing_after
 
 pytestmark = linux_only
@@ -122,39 +122,117 @@ def test_interrupt_while_ranks_are_launched_leaves_none(backend: Backend) -> Non
     assert ("interrupted\n[]\n", "") == (done.stdout, done.stderr)
 
 
-def test_launching_threads_are_as_many_as_callers_at_once() -> None:
-    """Callers one after the other have the same, from whichever thread they call; a forked child has its own."""
+def launching_threads() -> list[threading.Thread]:
+    """Those that live."""
+    return [one for one in threading.enumerate() if one.name == "spawnx-launch"]
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("launcher", ["auto", "exec"])
+def test_launching_thread_lives_as_long_as_its_ranks(
+    launcher: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel ties their death signals to it. It ends with the last of them, though nobody joins."""
+    monkeypatch.setenv("SPAWNX_LAUNCHER", launcher)
+    if launcher == "exec" and method == "forkserver":
+        pytest.skip("served by multiprocessing")
+    spawnx.start_processes(ranks.nothing, (), 1, start_method=method)  # the kept template has one, too
+    before = launching_threads()
+    gate = ranks.Gate(spawnx.get_context("spawn"))
+    context = spawnx.start_processes(ranks.wait_at, (gate,), 2, join=False, start_method=method)
+    assert context is not None
+    gate.wait_for(2)
+    (thread_of_call,) = set(launching_threads()) - set(before)
+    context.processes[1].kill()
+    thread_of_call.join(0.1)
+    lived = thread_of_call.is_alive()
+    context.processes[0].kill()
+    thread_of_call.join(LONG_S)
+
+    assert [True, False] == [lived, thread_of_call.is_alive()]
+    with pytest.raises(spawnx.ProcessExitedException):
+        finish(context)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_joined_call_leaves_no_thread(method: str) -> None:
+    """Whoever counts threads after it finds none of ours; but that of a template that is kept."""
+    spawnx.start_processes(ranks.nothing, (), 1, start_method=method)
+    before = len(launching_threads())
+    for _ in range(5):
+        spawnx.start_processes(ranks.nothing, (), 2, start_method=method)
+        assert before == len(launching_threads())
+
+    assert (method == "forkserver" and "native" in backends.available()) == before
+
+
+def test_thread_of_a_kept_template_ends_with_it_and_the_last_rank() -> None:
+    """Ranks of later calls are its children, as the kernel has it."""
+    if "native" not in backends.available():
+        pytest.skip("this installation has no C core, which clones")
+    from spawnx.launchers import forkserver
+
+    forkserver.stop()
+    wait_no_launching_threads()
+    spawnx.start_processes(ranks.nothing, (), 1, start_method="forkserver")
+    (first,) = launching_threads()
+    gate = ranks.Gate(spawnx.get_context("spawn"))
+    context = spawnx.start_processes(ranks.wait_at, (gate,), 2, join=False, start_method="forkserver")
+    assert context is not None
+    gate.wait_for(2)
+    forkserver.stop()
+    first.join(0.1)
+    lived = first.is_alive() and all(process.is_alive() for process in context.processes)
+    for process in context.processes:
+        process.kill()
+    first.join(LONG_S)
+
+    assert [True, False] == [lived, first.is_alive()]
+    with pytest.raises(spawnx.ProcessExitedException):
+        finish(context)
+
+
+def wait_no_launching_threads() -> None:
+    """Wait until those of earlier tests have ended."""
+    for one in launching_threads():
+        one.join(LONG_S)
+
+
+def test_callers_at_once_do_not_wait_for_each_other() -> None:
+    """Each has a thread of its own; a forked child, too."""
     all_there = threading.Barrier(3)
-
-    def started_by(work: Any, *, at_once: bool) -> int:
-        before = threading.active_count()
-        threads = [threading.Thread(target=thread.launch_in_thread, args=(work,)) for _ in range(3)]
-        for one in threads:
-            one.start()
-            if not at_once:
-                one.join()
-        for one in threads:
-            one.join()
-        return threading.active_count() - before
-
-    def together(_: thread.Job) -> None:
-        all_there.wait()
-
-    def alone(_: thread.Job) -> None:
-        pass
-
-    started_by(alone, at_once=False)
-    started_by(together, at_once=True)
-    further = [started_by(alone, at_once=False), started_by(together, at_once=True)]
+    threads = [
+        threading.Thread(target=thread.launch_in_thread, args=(lambda _: all_there.wait(LONG_S) and None,))
+        for _ in range(3)
+    ]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
     pid = os.fork()
     if pid == 0:
-        before = threading.active_count()
-        thread.launch_in_thread(alone)
-        os._exit(threading.active_count() - before)
+        done: list[thread.Job] = []
+        thread.launch_in_thread(done.append)
+        os._exit(len(done))
     _, status = os.waitpid(pid, 0)
 
-    assert [0, 0] == further
     assert 1 == os.waitstatus_to_exitcode(status)
+
+
+def test_call_that_gets_no_thread_works_in_the_calling_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many threads, or the interpreter ends."""
+    real = threading.Thread.start
+
+    def start(self: threading.Thread) -> None:
+        if self.name == "spawnx-launch":
+            raise RuntimeError("can't start new thread")
+        real(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    context: Any = spawnx.spawn(ranks.nothing, (), 2, join=False)
+    finish(context)
+
+    assert [0, 0] == [process.exitcode for process in context.processes]
 
 
 def test_error_in_the_launching_thread_is_raised_in_the_callers() -> None:
@@ -169,7 +247,7 @@ def test_error_in_the_launching_thread_is_raised_in_the_callers() -> None:
 
 
 def test_affinity_is_that_of_the_callers_thread(backend: Backend) -> None:
-    """Not that of the launching thread, which was started earlier."""
+    """As it is when the ranks are asked for."""
     cpus = os.sched_getaffinity(0)
     one = {min(cpus)}
     queue = spawnx.get_context("spawn").SimpleQueue()
@@ -251,19 +329,3 @@ def test_rank_of_a_system_that_tells_no_capabilities_arms_itself(
     monkeypatch.delattr(os, "getxattr")
 
     assert not exec_._armed_at_exec(backend)
-
-
-def test_system_that_tells_no_scheduling_has_a_launching_thread(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """musl answers ENOSYS, whatever the kernel knows."""
-
-    def refuse(_pid: int) -> None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
-    monkeypatch.setattr(os, "sched_getscheduler", refuse)
-    context = spawnx.spawn(ranks.nothing, (), 2, join=False)
-    assert context is not None
-    finish(context)
-
-    assert [0, 0] == [process.exitcode for process in context.processes]

@@ -653,3 +653,46 @@ def test_asyncio_program_spawns_in_its_executor() -> None:
         return await asyncio.gather(*map(call, range(4)))
 
     assert [[(0, i), (1, i)] for i in range(4)] == asyncio.run(call_all())
+
+
+# What is slower than it should be
+
+
+def test_call_that_needs_another_template_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At INFO what has changed; at WARNING, once, if the next call needs another one, too."""
+    caplog.set_level("INFO", logger="spawnx")
+    told(ranks.put_pid)
+    told(ranks.put_pid)
+    for number in "123":
+        monkeypatch.setenv("OMP_NUM_THREADS", number)
+        told(ranks.put_pid)
+    reason = (
+        "another template is kept for the start method forkserver: what has changed since it was started:"
+    )
+
+    assert [
+        (level, f"{reason} OMP_NUM_THREADS in the environment") for level in ("INFO", "WARNING", "INFO")
+    ] == [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+@pytest.mark.parametrize("seconds", ["0", "30"])
+def test_default_timeout_of_sockets_is_not_the_templates(seconds: str, program: Program) -> None:
+    """`socket.setdefaulttimeout` makes new sockets non-blocking, also for who has their other ends."""
+    source = """
+        import socket, sys
+        from tests import ranks
+
+        if __name__ == "__main__":
+            socket.setdefaulttimeout(float(sys.argv[1]))
+            import psutil
+            for _ in range(3):
+                mp.start_processes(ranks.nothing, (), 1, start_method="forkserver")
+                marked = [one for one in psutil.Process().children() if "spawnx.remote.kept" in " ".join(one.cmdline())]
+                print([one.pid for one in marked])
+    """
+    found = program.output(source, seconds)
+
+    assert "[]" != found[0]
+    assert [found[0]] * 3 == found

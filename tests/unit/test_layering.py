@@ -11,7 +11,7 @@ import spawnx
 
 PACKAGE = Path(spawnx.__file__).parent
 
-# module or subpackage -> what of spawnx it may import. Whatever isn't named here may import nothing.
+# module or subpackage -> what of spawnx it may import, besides `standard`. Whatever isn't named here imports nothing.
 ALLOWED = {
     # Users of the public names (`spawnx`), as anybody.
     "__main__": {"spawnx", "selftest", "backends", "launchers", "settings"},
@@ -46,7 +46,7 @@ ALLOWED = {
     "board": {"remote.board"},
     "reports": {"remote.board", "remote.report"},
     "errors": {"failure"},
-    "evidence": {"board", "failure", "mp_private", "watcher", "remote.board", "remote.rank"},
+    "evidence": {"backends", "board", "failure", "mp_private", "watcher", "remote.board", "remote.rank"},
     "finishing": {"teardown"},
     "stacks": {"board", "process", "backends.contract", "remote.board"},
     "telling": {"errors", "failure", "teardown", "watcher"},
@@ -118,7 +118,7 @@ def imports_of(path: Path) -> set[str]:
 def test_each_module_imports_only_what_the_table_allows(path: Path) -> None:
     """Imports follow the table, so that no rank loads the supervisor's side and no circle closes."""
     name = path.relative_to(PACKAGE).with_suffix("").parts[0]
-    allowed = ALLOWED.get(name, set())
+    allowed = ALLOWED.get(name, set()) | {"standard"}
     forbidden = {module for module in imports_of(path) if not ({module, module.split(".")[0]} & allowed)}
 
     assert set() == forbidden
@@ -144,3 +144,31 @@ def test_private_names_of_multiprocessing_are_used_in_one_file(path: Path) -> No
                 uses.add(ast.unparse(node))
 
     assert path.name == "mp_private.py" or uses == set()
+
+
+# Not imported from a file: built in, or the user's own.
+ANYWHERE = {"_signal", "atexit", "errno", "spawnx.standard", "torch"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_what_is_imported_late_is_the_standard_librarys(path: Path) -> None:
+    """Each import in a function stands in `with standard_library()`: `sys.path` may have such a name by then."""
+    if path.name in {"__main__.py", "selftest.py", "guardian.py"}:
+        pytest.skip("a program of its own, whose path nobody has changed")
+    unguarded = set()
+
+    def look(node: ast.AST, *, late: bool, guarded: bool) -> None:
+        late = late or isinstance(node, ast.FunctionDef)
+        if isinstance(node, ast.With):
+            guarded = guarded or any("standard_library" in ast.unparse(item) for item in node.items)
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and late and not guarded:
+            names = {node.module} if isinstance(node, ast.ImportFrom) else {one.name for one in node.names}
+            unguarded.update(names - ANYWHERE)
+        for child in ast.iter_child_nodes(node):
+            look(child, late=late, guarded=guarded)
+
+    look(ast.parse(path.read_text(encoding="utf-8")), late=False, guarded=False)
+
+    assert set() == unguarded

@@ -1,0 +1,101 @@
+"""What a kept template must have been started with to serve a call: what a clone of it can't take on afterwards.
+
+That is what fork(2) gives a child from the thread that creates it (the kernel's list: see csrc/inherited.c, and what
+/proc has of a thread), and what is read when an interpreter or a slow module starts. The rest is in
+`remote.surroundings`.
+
+Not on it, as no system call tells: rules of landlock(7) that were added when the process had no_new_privs already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+
+from spawnx import mp_private
+from spawnx.remote import preload, surroundings
+from spawnx.standard import standard_library
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from spawnx.launchers.template import Errand
+
+# What is read when an interpreter starts, or when a module is imported that takes long: the beginnings of names.
+_READ_EARLY = (
+    b"PYTHON", b"LD_", b"GLIBC_", b"MALLOC_", b"LANG", b"LC_", b"TZ", b"BROWSER",
+    b"OMP_", b"GOMP_", b"KMP_", b"MKL_", b"MKLDNN_", b"OPENBLAS_", b"GOTO_", b"BLIS_", b"NPY_", b"NUMPY_", b"NUMEXPR_",
+    b"TORCH", b"PYTORCH_", b"ATEN_", b"DNNL_", b"ONEDNN_", b"CUDA_", b"NCCL_", b"GLOO_", b"HIP_", b"ROCR_",
+)  # fmt: skip
+# Of the thread's status (proc_pid_status(5)). The rest is of a moment, or taken on.
+_STATUS = (
+    b"Uid", b"Gid", b"Groups", b"SigIgn", b"Cap", b"NoNewPrivs", b"Seccomp", b"Speculation", b"THP_enabled",
+    b"untag_mask", b"Mems_allowed_list",
+)  # fmt: skip
+# Files of the thread's folder in /proc, where there are such.
+_FILES = (
+    "attr/apparmor/current", "attr/apparmor/exec", "attr/current", "attr/exec", "attr/fscreate", "attr/keycreate",
+    "attr/smack/current", "attr/sockcreate", "cgroup", "coredump_filter", "loginuid", "oom_score_adj", "sessionid",
+)  # fmt: skip
+_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid_for_children", "time_for_children", "user", "uts")
+
+
+def of(errand: Errand, modules: tuple[str, ...]) -> dict[str, object]:
+    """What a kept template that imports some modules must have been started with, by names for people.
+
+    To be called in the launching thread, which has what the caller's has.
+
+    Raises:
+        OSError: it can't be told; there is no /proc.
+    """
+    found: dict[str, object] = {
+        "the modules to import": modules,
+        "the interpreter": mp_private.interpreter_path(),
+        "its options": mp_private.interpreter_flags(),
+        "the process group": os.getpgrp(),
+        "the session": os.getsid(0),
+        "the standard streams that are open": surroundings.open_streams(),
+        "the hard limits": [resource.getrlimit(limit)[1] for limit in surroundings.LIMITS],
+        "the limit of stacks": resource.getrlimit(
+            resource.RLIMIT_STACK
+        ),  # read by libc, for the stacks of threads
+        **{
+            f"{os.fsdecode(name)} in the environment": os.environb[name]
+            for name in os.environb
+            if _is_early(name)
+        },
+        **_inherited(),
+    }
+    if modules:  # libraries count the processors when they are loaded
+        found["the processors"] = sorted(errand.affinity)
+    if not all(map(preload.is_vetted, modules)):  # which file a name stands for
+        found["sys.path"] = sys.path[:]
+    return found
+
+
+def changed(before: dict[str, object], now: dict[str, object]) -> list[str]:
+    """What is not as it was, by its names."""
+    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+
+
+def _is_early(name: bytes) -> bool:
+    return name.startswith(_READ_EARLY)
+
+
+def _inherited() -> dict[str, object]:
+    with standard_library():
+        from spawnx.backends import native
+
+    found: dict[str, object] = dict(native.inherited())
+    with open("/proc/thread-self/status", "rb") as status:  # Linux 3.17
+        lines = [line.partition(b":") for line in status if line.startswith(_STATUS)]
+    found |= {name.decode(): value for name, _, value in lines}
+    for name in _FILES:
+        with contextlib.suppress(OSError), open(f"/proc/thread-self/{name}", "rb") as file:
+            found[name] = file.read()
+    for name in _NAMESPACES:
+        with contextlib.suppress(FileNotFoundError):
+            found[f"the namespace {name}"] = os.readlink(f"/proc/thread-self/ns/{name}")
+    found["the root folder"] = os.readlink("/proc/thread-self/root")
+    return found
