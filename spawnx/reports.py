@@ -11,6 +11,7 @@ import stat
 
 from spawnx.remote.board import IMPORT, RUN, UNPICKLE
 from spawnx.remote.report import MOST_NAME, MOST_TEXT, Report
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def _decoded(data: bytes) -> str:
 
 def _details(data: bytes) -> dict[str, Any]:
     """What a report says beside its text; nothing of what can't be so."""
-    import json
+    with standard_library():
+        import json
 
     try:
         said = json.loads(data.rstrip(b"\0"))  # of the board: what was not written is zeros

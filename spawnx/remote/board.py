@@ -18,6 +18,7 @@ import signal
 from _weakref import ref  # not weakref, which not every rank imports
 
 from spawnx.remote.ends import Own
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def report_at(rank: int) -> int:
 
 def path_in(folder: str) -> str:
     """Where the board is, if it has a name."""
-    from spawnx.remote.names import BOARD
+    with standard_library():
+        from spawnx.remote.names import BOARD
 
     return os.path.join(folder, BOARD)
 
@@ -103,7 +105,8 @@ class _Board:
             self.hooked = True
 
     def _give_to_faulthandler(self, fd: int) -> None:
-        import _signal  # type: ignore[import-not-found]
+        with standard_library():
+            import _signal  # type: ignore[import-not-found]
 
         # Enabled already: by the user, by an option of the interpreter, or by a test runner that this was forked from.
         # That is left as it is, unless it is our own of the rank that this rank was forked from.

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 
+from spawnx.standard import standard_library
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +43,8 @@ class Ends:
 
     def __reduce__(self) -> tuple[Callable[..., Ends], tuple[Any, ...]]:
         """Pickle for a process that multiprocessing is about to start: it hands the fds over."""
-        from multiprocessing.reduction import DupFd
+        with standard_library():
+            from multiprocessing.reduction import DupFd
 
         return received, tuple(None if fd < 0 else DupFd(fd) for fd in self.numbers)
 
@@ -65,8 +68,9 @@ def out_of_the_way(fd: int) -> int:
     """Move an fd to a high number, where there is room; returns the number. It is not inherited by programs."""
     if not 0 <= fd < _LOW:
         return fd
-    import fcntl
-    import resource
+    with standard_library():
+        import fcntl
+        import resource
 
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     lowest = (_BELOW if soft < 0 else min(soft, _BELOW)) - _ROOM

@@ -71,7 +71,8 @@ class Report:
 
 def path_in(folder: str, rank: int) -> str:
     """Where a rank of ours reports."""
-    from spawnx.remote import names  # here, as a rank that ends well needs none
+    with standard_library():
+        from spawnx.remote import names  # here, as a rank that ends well needs none
 
     return os.path.join(folder, names.of_report(rank))
 
@@ -91,7 +92,8 @@ def of(error: BaseException, traceback: TracebackType | None, stage: str, raised
         stage: how far the rank had come.
         raised: `time.monotonic()` when it was caught; None is now.
     """
-    from traceback import format_exception
+    with standard_library():
+        from traceback import format_exception
 
     return Report(
         "".join(format_exception(type(error), error, traceback)),
@@ -104,8 +106,9 @@ def of(error: BaseException, traceback: TracebackType | None, stage: str, raised
 
 def pack(report: Report, most: int = MOST_TEXT) -> bytes:
     """A report as bytes, with so many characters of its text."""
-    import json
-    import pickle
+    with standard_library():
+        import json
+        import pickle
 
     details = {
         "stage": report.stage,
@@ -165,7 +168,8 @@ def _peak_kib() -> int | None:
 
 def record_end(path: str) -> None:
     """Leave word that the rank has ended well, for a supervisor that will not learn its exit code."""
-    from spawnx.remote import names
+    with standard_library():
+        from spawnx.remote import names
 
     with contextlib.suppress(OSError):
         os.close(os.open(path + names.ENDED, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

@@ -64,7 +64,9 @@ def find_unknown(opened: Sequence[int]) -> str:
 def _is_known(name: str, module: object) -> bool:
     if name in {"sitecustomize", "usercustomize"}:
         return _code_of(module) in {"", _DEBIANS}
-    if name.partition(".")[0] in _OURS or _FINDERS.fullmatch(name) or preload.is_known(name):
+    root = name.partition(".")[0]
+    # By the root, as modules of the library put others there that have no file (typing.io).
+    if root in _OURS or _FINDERS.fullmatch(name) or preload.is_known(root):
         return True
     _, origin = preload.spec_of(module)
     if origin in {"built-in", "frozen"}:

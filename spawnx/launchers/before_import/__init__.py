@@ -20,6 +20,7 @@ from spawnx.launchers.before_import.names import CantTell
 from spawnx.launchers.before_import.source import state_of
 from spawnx.launchers.before_import.statements import Walk
 from spawnx.remote import preload as preloading
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def unaffected(candidates: Sequence[str], of_function: str) -> tuple[str, ...]:
 
 def _tell(left_out: list[str], why: str) -> None:
     """Say at DEBUG what is not preloaded, and why."""
-    import logging
+    with standard_library():
+        import logging
 
     if left_out:
         why = why or "neither the main module nor that of the function imports them"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+from spawnx.standard import standard_library
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ast
@@ -122,8 +124,9 @@ class _QuietCompiler:
     _NAME = "<looked at by spawnx>"
 
     def __enter__(self) -> str:
-        import re
-        import warnings
+        with standard_library():
+            import re
+            import warnings
 
         self._filters, self._filter = (
             warnings.filters,
