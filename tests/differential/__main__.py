@@ -14,13 +14,16 @@ from pathlib import Path
 
 from tests.differential.catalogue import Program, programs
 from tests.differential.comparison import ORACLES, WAYS, Outcome, difference, run
-from tests.differential.declared import is_declared
+from tests.differential.declared import DECLARED
+from tests.differential.driver import HUNG
 
 
 def main() -> int:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--way", action="append", choices=[*WAYS, *ORACLES], help="all of spawnx's if not given")
+    parser.add_argument(
+        "--way", action="append", choices=[*WAYS, *ORACLES], help="all of spawnx's if not given"
+    )
     parser.add_argument("--quiet", action="store_true", help="no diffs")
     parser.add_argument("name", nargs="*", help="parts of the names of programs; all if not given")
     options = parser.parse_args()
@@ -42,7 +45,7 @@ def main() -> int:
                 program = programs()[name]
                 lines = difference(program, expected[way.oracle][name], actual)
                 if lines:
-                    declared = is_declared(name, way.name)
+                    declared = name in DECLARED
                     undeclared += not declared
                     counts[program.kind, way.name] += 1
                     print(f"{way.name}: {name}{' (declared)' if declared else ''}")
@@ -56,6 +59,11 @@ def _timed(name: str, chosen: list[Program], folder: Path) -> dict[str, Outcome]
     begun = time.monotonic()
     outcomes = run((WAYS | ORACLES)[name], chosen, folder)
     print(f"{name}: {len(outcomes)} programs in {time.monotonic() - begun:.1f} s")
+    print(
+        *(f"    {one} has hung\n" for one, outcome in outcomes.items() if outcome.code == HUNG),
+        sep="",
+        end="",
+    )
     return outcomes
 
 

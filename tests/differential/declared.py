@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-# Name of a program -> ways, and why they differ from multiprocessing.
-DECLARED: dict[str, tuple[tuple[str, ...], str]] = {}
-
-
-def is_declared(program: str, way: str) -> bool:
-    """Whether a program may leave something else by that way."""
-    ways, _ = DECLARED.get(program, ((), ""))
-    return way in ways
+# Name of a program -> why a rank of spawnx leaves something else, by whatever launcher.
+DECLARED = {
+    "exits/KeyboardInterrupt": "an interrupted rank dies by SIGINT, so that its end is true (docs/differences.md)",
+    "exits/abort with faulthandler": "the dump names the launcher's frames, and the C core's extension module",
+}

@@ -19,18 +19,6 @@ def work():
     print("from Python")
     ctypes.CDLL(None).puts(b"from libc")
 
-# -- setvbuf: A FILE of libc has its buffer in memory that Python manages.
-import ctypes
-
-def work():
-    global buffer
-    libc = ctypes.CDLL(None)
-    libc.fopen.restype = ctypes.c_void_p
-    file = ctypes.c_void_p(libc.fopen(b"out", b"w"))
-    buffer = ctypes.create_string_buffer(1 << 16)
-    libc.setvbuf(file, buffer, 0, ctypes.c_size_t(1 << 16))
-    libc.fputs(b"told", file)
-
 # -- exit function: A function of libc is registered with libc's `atexit`.
 import ctypes
 

@@ -13,22 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 def work():
     ThreadPoolExecutor(1).submit(print, "told")
 
-# -- work after the end: A function submits to its executor after the main function has returned.
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
-def late():
-    threading.main_thread().join()
-    try:
-        executor.submit(print, "told")
-    except RuntimeError:
-        print("too late")
-
-def work():
-    global executor
-    executor = ThreadPoolExecutor(1)
-    executor.submit(late)
-
 # -- future with a callback: A future's callback prints.
 from concurrent.futures import ThreadPoolExecutor
 
@@ -62,7 +46,7 @@ def work():
     executor = ThreadPoolExecutor(1, initializer=begin)
     executor.submit(print, "ran")
 
-# -- processes: An executor of processes is not shut down.
+# -- processes: An executor of processes is shut down (else the original hangs), and kept.
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
@@ -70,20 +54,7 @@ def work():
     global executor
     executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
     print(executor.submit(pow, 2, 10).result())
-
-# -- processes with work to do: An executor of processes has work to do when the function returns.
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-
-def write(name):
-    with open(name, "w") as file:
-        file.write("told")
-
-def work():
-    global executor
-    executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
-    executor.submit(write, "one")
-    executor.submit(write, "two")
+    executor.shutdown()
 
 # -- pool: A pool is neither closed nor joined.
 import multiprocessing, warnings

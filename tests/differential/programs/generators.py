@@ -340,7 +340,7 @@ def told(number):
     try:
         yield
     finally:
-        if number % 100 == 0:
+        if number == 500:
             print(number)
 
 def work():

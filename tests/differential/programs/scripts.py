@@ -84,7 +84,7 @@ def work():
 # -- atexit: Start-up code has registered with atexit. [script] [site]
 import atexit, sys
 sys.armed = []
-atexit.register(lambda: print(*sys.armed, end=""))
+atexit.register(lambda: sys.armed and print(*sys.armed, end=""))
 # ---
 import sys
 
@@ -96,7 +96,8 @@ import sys
 class Told:
     text = ""
     def __del__(self):
-        print(self.text, end="")
+        if self.text:
+            print(self.text, end="")
 sys.told = Told()
 # ---
 import sys

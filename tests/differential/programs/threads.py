@@ -171,8 +171,8 @@ import os, pty, sys, threading, time
 def work():
     global master
     master, slave = pty.openpty()
-    os.dup2(slave, 0)
-    os.dup2(slave, 1)
+    for fd in (0, 1, 2):
+        os.dup2(slave, fd)
     sys.stdin, sys.stdout = open(0), open(1, "w")
     threading.Thread(target=input, args=("prompt",), daemon=True).start()
     os.read(master, 6)
@@ -196,8 +196,8 @@ def work():
 import threading
 
 def work():
-    threading.Timer(0.05, print, ("fired",)).start()
     print("main")
+    threading.Timer(0.05, print, ("fired",)).start()
 
 # -- Timer that is a daemon: A timer that is a daemon fires too late.
 import threading
