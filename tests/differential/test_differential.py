@@ -12,6 +12,7 @@ from spawnx import backends
 from tests.differential.catalogue import Program, programs
 from tests.differential.comparison import ORACLES, WAYS, Outcome, Way, difference, run
 from tests.differential.declared import DECLARED
+from tests.differential.driver import HUNG
 
 if sys.platform != "linux" or "native" not in backends.available():
     pytest.skip("needs Linux, and the C core, which clones", allow_module_level=True)
@@ -56,6 +57,14 @@ def differences(way: Way, oracle: Oracle, folder: Path, *, heavy: bool) -> dict[
         if lines and name not in DECLARED:
             found[name] = lines
     return found
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_program_by_the_original_ends(name: str, oracle: Oracle) -> None:
+    """No program hangs by multiprocessing itself: what is compared with it is known. First: all others wait for it."""
+    hung = [one for one, outcome in oracle(ORACLES[name], False).items() if outcome.code == HUNG]
+
+    assert [] == hung
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
