@@ -18,19 +18,22 @@ from tests.differential import driver
 from tests.differential.catalogue import Program
 from tests.support import ROOT
 
-# What a template of a way "laden" imports: what the programs use of the standard library. Not sqlite3: with it in
-# the template each rank's end would be the long one.
+# What a template of a way "laden" imports: what the programs use of the standard library. Not sqlite3, nor what has no
+# file, as `os`: with these among its imports each rank's end would be the long one.
 OF_THE_LIBRARY = (
-    "asyncio", "atexit", "builtins", "bz2", "codecs", "collections", "concurrent.futures", "concurrent.futures.process",
-    "concurrent.futures.thread", "contextlib", "contextvars", "csv", "ctypes", "dataclasses", "decimal", "enum",
-    "functools", "gc", "gzip", "io", "itertools", "json", "linecache", "logging", "logging.handlers", "lzma", "mmap",
-    "multiprocessing.managers", "multiprocessing.pool", "multiprocessing.queues", "multiprocessing.shared_memory",
-    "os", "pickle", "random", "re", "signal", "socket", "subprocess", "tarfile", "tempfile", "threading",
-    "traceback", "types", "typing", "urllib.request", "warnings", "weakref", "zipfile",
+    "asyncio", "bz2", "collections", "concurrent.futures", "concurrent.futures.process", "concurrent.futures.thread",
+    "contextlib", "contextvars", "csv", "ctypes", "dataclasses", "decimal", "enum", "functools", "gzip", "json",
+    "linecache", "logging", "logging.handlers", "lzma", "mmap", "multiprocessing.managers", "multiprocessing.pool",
+    "multiprocessing.queues", "multiprocessing.shared_memory", "pickle", "random", "re", "signal", "socket",
+    "subprocess", "tarfile", "tempfile", "threading", "traceback", "types", "typing", "urllib.request", "warnings",
+    "weakref", "zipfile",
 )  # fmt: skip
 
 # For one run.
 LIMIT_S = 600.0
+# After which a rank has hung; with torch it begins with an import that takes seconds.
+HUNG_S = 20.0
+HUNG_WITH_TORCH_S = 60.0
 AT_A_TIME = 24
 # Each takes a quarter of a GiB where it imports torch by itself.
 AT_A_TIME_WITH_TORCH = 3
@@ -170,6 +173,8 @@ def _run_together(way: Way, programs: list[Program], folder: Path, *, heavy: boo
         "at_a_time": AT_A_TIME_WITH_TORCH if heavy else AT_A_TIME,
         "jobs": [(program.name, program.module, str(base / program.module)) for program in programs],
     }
+    if heavy:
+        order["limit"] = HUNG_WITH_TORCH_S
     if heavy and way.preload:
         order["preload"] = ("torch", "numpy", *way.preload)
     path = base / "order"
@@ -218,6 +223,7 @@ def _order(way: Way, base: Path) -> dict[str, Any]:
         "method": way.method,
         "preload": way.preload,
         "result": str(base / "result"),
+        "limit": HUNG_S,
     }
 
 

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from typing import Any
 
-# After which a rank has hung.
-HUNG_S = 20.0
+# In the place of the exit code of a rank that had to be killed.
 HUNG = "hung"
 
 
@@ -77,11 +76,11 @@ def start(
     return processes
 
 
-def end(processes: Iterable[BaseProcess]) -> list[int | str]:
-    """Wait until ranks have ended; returns their exit codes, and `HUNG` for those that had to be killed."""
+def end(processes: Iterable[BaseProcess], limit: float) -> list[int | str]:
+    """Wait until ranks have ended, `limit` seconds at most; returns their exit codes, and `HUNG` for others."""
     import time
 
-    until = time.monotonic() + HUNG_S
+    until = time.monotonic() + limit
     codes: list[int | str] = []
     for process in processes:
         process.join(max(0, until - time.monotonic()))
@@ -98,7 +97,7 @@ def note(order: dict[str, Any], processes: list[BaseProcess], names: Iterable[st
     """Wait for ranks, and write how they have ended, and by which pid they were known."""
     import json
 
-    ends = zip(names, end(processes), processes, strict=True)
+    ends = zip(names, end(processes, order["limit"]), processes, strict=True)
     with open(order["result"], "a", encoding="utf-8") as file:
         file.writelines(json.dumps([name, code, process.pid]) + "\n" for name, code, process in ends)
 
