@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # Libraries that are there to look on, and may write at the end what they saw.
 _ONLOOKERS = ("LD_PRELOAD", "LD_AUDIT")
+# Modules by which Python code loads libraries in C; others bring those that they are linked with.
+_LOADERS = {"_ctypes", "cffi"}
 # The last module that a template imports: the first of its modules that CPython clears.
 _LAST = "spawnx.remote.last"
 # Visits to objects that the collector doesn't track, after which the interpreter is left to deal with them.
@@ -113,11 +115,14 @@ class Ending:
         if _thread._count() or len(sys._current_frames()) > 1 or not preload.may_end():  # noqa: SLF001
             return False
         extensions = [module for module in self._own_modules() if preload.is_extension(module)]
-        # Libraries that no module has brought: by ctypes, and by modules that need others.
-        if native.loaded() > self._loaded + len(extensions):
+        if any(map(quiet.is_unknown_extension, extensions)) or self._may_have_libraries(len(extensions)):
             return False
         # What can't be flushed is to be seen as ever: by exit code 120.
-        return not any(map(quiet.is_unknown_extension, extensions)) and self._are_flushed()
+        return self._are_flushed()
+
+    def _may_have_libraries(self, extensions: int) -> bool:
+        """Whether Python code may have loaded a library in C, where it has the means and more are there than modules."""
+        return not _LOADERS.isdisjoint(sys.modules) and native.loaded() > self._loaded + extensions
 
     def _own_modules(self) -> list[object]:
         """What this process has imported; not what it has put in the place of a module of the template's."""
