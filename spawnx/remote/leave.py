@@ -121,7 +121,7 @@ class Ending:
         return self._are_flushed()
 
     def _may_have_libraries(self, extensions: int) -> bool:
-        """Whether Python code may have loaded a library in C, where it has the means and more are there than modules."""
+        """Whether Python code may have loaded a library in C: it has the means, and there are more than modules."""
         return not _LOADERS.isdisjoint(sys.modules) and native.loaded() > self._loaded + extensions
 
     def _own_modules(self) -> list[object]:
