@@ -57,14 +57,14 @@ class Folder:
     def report(self, rank: int) -> Report | None:
         """What a rank has reported here; None if nothing, or nothing that can be read."""
         path, folder = self._place(names.of_report(rank))
-        return reports.read(path, folder, self._owner)
+        return None if self._gone else reports.read(path, folder, self._owner)
 
     def has_ended_well(self, rank: int) -> bool:
         """Whether a rank has left word that it ended well."""
         path, folder = self._place(names.of_report(rank) + names.ENDED)
         with contextlib.suppress(OSError):
             os.stat(path, dir_fd=folder, follow_symlinks=False)
-            return True
+            return not self._gone
         return False
 
     def remove(self) -> None:

@@ -288,7 +288,8 @@ class Guardian:
             self.channel.settimeout(_ANSWERS_WITHIN)
             fds = theirs.fileno(), folder.fd
             argv = backend.guardian_command(*fds, os.getpid(), int(grace * 1000), folder.path)
-            program = Program(argv, keep=fds, death_signal=0, mask=signal.valid_signals())
+            keep = [fd for fd in fds if fd >= 0]  # the folder may have been removed
+            program = Program(argv, keep=keep, death_signal=0, mask=signal.valid_signals())
             self.helper = Helper.launch(backend, program)
         except BaseException:
             self.channel.close()

@@ -451,6 +451,20 @@ def test_folder_that_has_got_the_name_of_the_contexts_is_left_alone(
     assert ([*OURS], []) == (left, moved)
 
 
+def test_guardian_is_renewed_when_the_folder_has_been_removed(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failure was told, and a rank lives still."""
+    guard = Guard(backend, 1)
+    guard.remove_folder()
+    guard.renew([])
+    there = guard.sentinel >= 0
+    reported = guard.report(0)
+    guard.close()
+
+    assert (True, None, []) == (there, reported, caplog.records)
+
+
 def test_what_ranks_are_given_is_out_of_the_way(backend: Backend) -> None:
     """Who closes a range of fds and opens files gets other numbers, also from ranks of many calls."""
     guards = [Guard(backend, 1) for _ in range(3)]
