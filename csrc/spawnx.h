@@ -145,7 +145,8 @@ int spx_collapse(long start, long end);
 /* What a child has from the thread that creates it, where only system calls tell. Each is the answer, or -errno where
  * this kernel, or a sandbox, has none. */
 struct spx_inherited {
-    long scheduling[10];   /* 0 or -errno; policy, flags, nice, priority, runtime, deadline, period, util_min, util_max */
+    long scheduling
+        [10]; /* 0 or -errno; policy, flags, nice, priority, runtime, deadline, period, util_min, util_max */
     long io_priority;      /* ioprio_get(2) */
     long memory_policy;    /* get_mempolicy(2) */
     long memory_nodes[16]; /* and its nodes, a bit for each */
@@ -191,8 +192,8 @@ struct spx_survey {
 /* Look at Python objects, and at those to which they refer if the collector doesn't track these. Writes to none of
  * them, nor to their reference counts, so that a clone copies no page for it.
  *
- * objects: a list. ret_suspects: a list, to which the suspects are appended; besides those named above, each class made
- * by Python code whose objects have a finalizer and aren't tracked.
+ * objects: a list. ret_suspects: a list, to which the suspects are appended; besides those named above, each class that
+ * gives its objects a finalizer: they may be no part of the list.
  *
  * 0. -EOVERFLOW: too many types, too deep, or over budget. -ENOMEM. */
 int spx_survey(const struct spx_survey *what, void *objects, void *ret_suspects);

@@ -84,14 +84,11 @@ static struct kind *find(struct survey *survey, PyTypeObject *type)
     return &survey->kinds[at];
 }
 
-/* Whether a class that Python code has made has objects with a finalizer that the collector doesn't track: these could
- * be anywhere. */
-static int hides_objects(PyTypeObject *type)
+/* Whether a class that Python code has made gives its objects a finalizer: they could be anywhere, where the collector
+ * doesn't track them, or they are of another class by birth. */
+static int gives_finalizer(PyTypeObject *type)
 {
-    unsigned long flags = PyType_GetFlags(type);
-
-    return (flags & Py_TPFLAGS_HEAPTYPE) != 0 && (flags & Py_TPFLAGS_HAVE_GC) == 0 &&
-           PyType_GetSlot(type, Py_tp_finalize) != NULL;
+    return (PyType_GetFlags(type) & Py_TPFLAGS_HEAPTYPE) != 0 && PyType_GetSlot(type, Py_tp_finalize) != NULL;
 }
 
 static int suspect(struct survey *survey, PyObject *object)
@@ -104,7 +101,7 @@ static int suspect(struct survey *survey, PyObject *object)
 
 static int judge(struct survey *survey, PyObject *object, struct kind *kind)
 {
-    if (kind->is_metaclass && hides_objects((PyTypeObject *)object))
+    if (kind->is_metaclass && gives_finalizer((PyTypeObject *)object))
         return suspect(survey, object);
     if (kind->verdict == QUIET || kind->verdict == NOTED)
         return 0;

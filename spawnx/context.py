@@ -11,6 +11,7 @@ from spawnx import backends, settings, stacks, teardown, telling, verdict
 from spawnx.board import Board
 from spawnx.evidence import Scene
 from spawnx.finishing import Finishing
+from spawnx.unjoined import Unjoined
 from spawnx.watcher import Ended, Watcher
 
 TYPE_CHECKING = False
@@ -50,6 +51,7 @@ class ProcessContext:
         self._backend = backends.choose()[0]
         self._watcher = Watcher(processes, error_files, self._backend)
         self._guard: Guard | None = None
+        self._unjoined: Unjoined | None = None
         self._scene = Scene()
         self._waits = settings.GRACE.read() or 0.0, settings.KILL_AFTER.read() or 0.0
         # How long the whole run may take, and when it must be over.
@@ -142,11 +144,21 @@ class ProcessContext:
                 raise self._time_is_over(grace_period)
             return not self.sentinels
         finally:
-            if not self.sentinels:
-                self._watcher.close()
+            try:
+                self._give_back()
+            finally:
+                self._lock.release()
+
+    def _give_back(self) -> None:
+        """Give back what is needed no longer."""
+        try:
             if self._guard is not None and not self._watcher.any_alive:
                 self._guard.close()
-            self._lock.release()
+        finally:
+            if not self.sentinels:
+                if self._unjoined is not None:
+                    self._unjoined.forget()
+                self._watcher.close()
 
     def _join_procs_with_timeout(self, timeout: float) -> None:
         """Wait until all ranks have ended, or until `timeout` seconds are over."""
@@ -286,6 +298,7 @@ class ProcessContext:
             self._timeout, self._ends = timeout, guard.began + timeout
         self._scene.know(guard.board, guard.began, fresh=fresh)
         self._watcher.watch_guard(guard)
+        self._unjoined = Unjoined(self, self._lock, self._watcher, guard)
 
 
 class SpawnContext(ProcessContext):

@@ -137,8 +137,13 @@ class Guard:
         """Remove the folder, when its files have been read."""
         self._behind.folder.remove()
 
+    def dismiss(self) -> None:
+        """Let the guardian end: no rank lives. May be called again."""
+        self._behind.dismiss()
+
     def close(self) -> None:
-        """Dismiss the guardian and remove the folder. May be called again."""
+        """Dismiss the guardian and remove the folder. May be called again, also where an interrupt has cut it short."""
+        self._behind.close()
         self._close()
         if self.join_thread is not None:
             self.join_thread(_ENDS_WITHIN)
@@ -219,16 +224,18 @@ class _Behind:
             self.ends.gate = out_of_the_way(self.ends.gate)
 
     def dismiss(self) -> None:
-        guardian, self.guardian = self.guardian, None
-        if guardian is not None:
-            guardian.dismiss()
+        if self.guardian is not None:
+            self.guardian.dismiss()
+            self.guardian = None
 
     def close(self) -> None:
-        self.dismiss()
-        self.close_gate()
-        _close(self, "notices")
-        self._close_ends()
-        self.folder.remove()
+        # Each of them, whatever an interrupt cuts short: that one is done when this is called again.
+        with contextlib.ExitStack() as rest:
+            rest.callback(self.folder.remove)
+            rest.callback(self._close_ends)
+            rest.callback(_close, self, "notices")
+            rest.callback(self.close_gate)
+            self.dismiss()
 
     def close_gate(self) -> None:
         """Close both ends: all ranks exist, and have theirs. What they have not read yet stays there for them."""
@@ -315,7 +322,7 @@ class Guardian:
                 raise OSError("it can't hold them all: too many open files, or it has ended")
 
     def dismiss(self) -> None:
-        """Let it end, and reap it."""
+        """Let it end, and reap it. May be called again."""
         with contextlib.suppress(OSError):
             self.channel.send(wire.DISMISS)
         self.channel.close()

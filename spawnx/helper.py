@@ -65,7 +65,9 @@ class Helper:
         return LOST if code is None else code
 
     def end(self) -> int:
-        """Wait for it, which was told to end; its exit code, or `LOST`."""
+        """Wait for it, which was told to end; its exit code, or `LOST`, also where it was reaped before."""
+        if self.pidfd < 0:
+            return LOST
         if not self.wait(_ENDS_WITHIN):
             self.kill()
             self.wait(_ENDS_WITHIN)

@@ -489,6 +489,26 @@ def exit_forked(start_method: str, code: int) -> None:
             os._exit(255)
 
 
+def run_as_forkservers(run: Callable[[], int]) -> None:
+    """Be a rank of the start method forkserver, and end as its server ends its children: without a finalization."""
+    code = 1
+    try:
+        code = run()
+    except Exception:  # noqa: BLE001 - of the bootstrap's own, such as a stream that can't be flushed
+        sys.excepthook(*sys.exc_info())
+        sys.stderr.flush()
+    finally:
+        try:
+            run_exit_functions("forkserver")
+        finally:
+            try:
+                os._exit(code)
+            except OverflowError:  # sys.exit(2**40)
+                sys.excepthook(*sys.exc_info())
+                sys.stderr.flush()
+                os._exit(1)
+
+
 # -- before the main module is imported -----------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 
-from spawnx import backends, launchers, settings
+from spawnx import backends, launchers, settings, unjoined
 from spawnx.context import ProcessContext, SpawnContext
 from spawnx.errors import (
     ProcessException,
@@ -159,6 +159,7 @@ def _start(
     timeout: float | None,
 ) -> ProcessContext:
     settings.check()
+    unjoined.reap()
     method = multiprocessing.get_context(start_method).get_start_method()
     backend, _ = backends.choose()
     launcher, why = launchers.choose(method, backend)

@@ -237,6 +237,10 @@ class Watcher:
         del self.ended[rank]
         return self._sentinels[rank]
 
+    def fileno(self) -> int:
+        """An fd that is readable when `wait` has something to note; -1 where there is none."""
+        return self._watch.fileno()
+
     def close(self) -> None:
         """Release the watch; the processes stay as they are."""
         self._watch.close()

@@ -53,6 +53,9 @@ class Watch(Protocol):
         Before they are closed: a fork of the user's keeps the description behind one alive, and epoll reports that.
         """
 
+    def fileno(self) -> int:
+        """An fd that is readable when `wait` has something to list; -1 where there is none."""
+
     def close(self) -> None:
         """Release what the watch holds. May be called again."""
 

@@ -264,6 +264,10 @@ class NativeWatch:
         """See the contract."""
         lib.spx_watch_discard(self._watch, sentinels, len(sentinels))
 
+    def fileno(self) -> int:
+        """See the contract."""
+        return int(self._watch.fd)
+
     def close(self) -> None:
         """See the contract."""
         if self._watch.fd >= 0:

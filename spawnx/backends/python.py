@@ -236,6 +236,10 @@ class SelectorWatch:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(sentinel)
 
+    def fileno(self) -> int:
+        """See the contract."""
+        return self._selector.fileno() if hasattr(self._selector, "fileno") else -1
+
     def close(self) -> None:
         """See the contract."""
         self._selector.close()
@@ -283,6 +287,10 @@ class SentinelWatch:
         """See the contract."""
         for sentinel in sentinels:
             self._ranks.pop(sentinel, None)
+
+    def fileno(self) -> int:
+        """See the contract."""
+        return -1
 
     def close(self) -> None:
         """See the contract."""

@@ -85,7 +85,7 @@ class Ending:
         """End this process, whose `Process` has been bootstrapped; `code` is what `sys.exit` would be given."""
         mp_private.run_exit_functions("spawn")
         if self._is_known and -(2**31) <= code < 2**31 and self._may_be_cut():
-            if self._is_quiet():
+            if self._is_quiet() and self._are_flushed():
                 native.leave(code)
             # By its name it is cleared before the list.
             self._last._end = _AtLast(self, code)  # type: ignore[attr-defined]  # noqa: SLF001
@@ -98,7 +98,10 @@ class Ending:
         gc.collect()
         if preload.may_end() and self._is_quiet() and self._are_flushed():
             native.leave(code)
-        gc.unfreeze()
+        # As if nothing had been spared: what nobody refers to is collected first, the rest is cleared then.
+        self._unfreeze()
+        self._spared.clear()
+        gc.collect()
 
     def _spare_nothing(self) -> None:
         """Leave all to CPython, which collects nothing that is frozen."""
@@ -108,6 +111,11 @@ class Ending:
             self._spared.clear()
         # What is quiet needs no destruction; to collect all that the template has made takes its time, and copies it.
         if not (self._is_known and self._is_quiet()):
+            self._unfreeze()
+
+    def _unfreeze(self) -> None:
+        """Give back to the collector what the template has frozen, unless the rank has frozen what is its own."""
+        if any(one is self._witness for one in gc.get_objects()):
             gc.unfreeze()
 
     def _may_be_cut(self) -> bool:
@@ -118,7 +126,7 @@ class Ending:
         if any(map(quiet.is_unknown_extension, extensions)) or self._may_have_libraries(len(extensions)):
             return False
         # What can't be flushed is to be seen as ever: by exit code 120.
-        return self._are_flushed()
+        return all(map(_is_flushed, _streams_in_use()))
 
     def _may_have_libraries(self, extensions: int) -> bool:
         """Whether Python code may have loaded a library in C: it has the means, and there are more than modules."""
@@ -145,8 +153,7 @@ class Ending:
 
     def _are_flushed(self) -> bool:
         """Flush the standard streams, those that the template had and those that are used now; whether all could be."""
-        streams = [sys.stdout, sys.stderr, *(reference() for reference in self._streams)]
-        return all(map(_is_flushed, streams))
+        return all(map(_is_flushed, [*_streams_in_use(), *(reference() for reference in self._streams)]))
 
 
 class _Witness:
@@ -169,6 +176,10 @@ def _load_unwinder() -> None:
     if not faulthandler.is_enabled():
         faulthandler.enable(2)
         faulthandler.disable()
+
+
+def _streams_in_use() -> list[object]:
+    return [getattr(sys, name, None) for name in ("stdout", "stderr")]
 
 
 def _is_flushed(stream: object) -> bool:

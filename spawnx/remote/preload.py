@@ -129,12 +129,18 @@ def spec_of(module: object) -> tuple[str, str]:
 
 def _is_standard(name: str) -> bool:
     """Whether an imported module is the standard library's: not one of the same name that stands before it."""
-    return is_of_stdlib(name) and is_of_library(spec_of(sys.modules.get(name))[1])
+    origin = spec_of(sys.modules.get(name))[1]
+    return is_of_stdlib(name) and (origin in {"built-in", "frozen"} or is_of_library(origin))
 
 
 def is_of_stdlib(name: str) -> bool:
     """Whether a name is that of a module of the standard library."""
     return name.partition(".")[0] in sys.stdlib_module_names
+
+
+def is_of_known_library(name: str) -> bool:
+    """Whether a name is that of a module of the standard library, or of a vetted one."""
+    return is_of_stdlib(name) or is_vetted(name)
 
 
 def is_vetted(name: str) -> bool:

@@ -44,10 +44,8 @@ _QUIET_CALLBACKS = {
 
 # The attributes of a class as `type` has them: a metaclass may answer otherwise.
 _base = type.__dict__["__base__"].__get__
-_flags = type.__dict__["__flags__"].__get__
 _module = type.__dict__["__module__"].__get__
 _name = type.__dict__["__name__"].__get__
-_IS_TRACKED = 1 << 14  # Py_TPFLAGS_HAVE_GC
 
 
 class _OfPython:
@@ -124,9 +122,14 @@ def is_noisy(one: object) -> bool:
     look = _EACH.get(id(kind))
     if look is not None:
         return look(one)
-    if issubclass(kind, type) and native.slots([one])[0][0] and not _flags(one) & _IS_TRACKED:  # type: ignore[list-item]
+    if issubclass(kind, type) and _gives_finalizer(one):  # type: ignore[arg-type]
         return True
     return not is_quiet(kind)
+
+
+def _gives_finalizer(kind: type) -> bool:
+    """Whether objects that the template has made may have been given a class with a finalizer."""
+    return native.slots([kind])[0][0] and not preload.is_of_known_library(_module_of(kind))
 
 
 def _may_write(stream: io.BufferedWriter | io.TextIOWrapper) -> bool:

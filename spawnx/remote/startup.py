@@ -69,8 +69,6 @@ def _is_known(name: str, module: object) -> bool:
     if root in _OURS or _FINDERS.fullmatch(name) or preload.is_known(root):
         return True
     _, origin = preload.spec_of(module)
-    if origin in {"built-in", "frozen"}:
-        return True
     # What has no file was made by a line of a .pth file for a package in several folders (PEP 420 did away with it).
     return type(module) is ModuleType and not (origin or getattr(module, "__file__", None))
 

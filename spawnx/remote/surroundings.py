@@ -96,4 +96,5 @@ def assume_streams(is_open: Sequence[bool], handed_over: Sequence[int]) -> None:
         elif fd:
             stream = getattr(sys, name)
             lines = fd == 2 or os.isatty(fd)  # noqa: PLR2004 - the standard error's
-            stream.reconfigure(line_buffering=lines and not stream.write_through)
+            if hasattr(stream, "reconfigure"):  # not one that start-up code has put there
+                stream.reconfigure(line_buffering=lines and not stream.write_through)

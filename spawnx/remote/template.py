@@ -209,13 +209,15 @@ def main(
     # Not signal.pthread_sigmask: it would make enums of all signals, 0.1 ms in each of a thousand ranks.
     _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
+    def be_rank() -> int:
+        return remote.be(message, place, parent, "native" if guarded else None, Ends(*ends))
+
     def run() -> None:
-        if ending is not None:
+        if ending is None:
+            mp_private.run_as_forkservers(be_rank)
+        else:
             ending.begin()
-        code = remote.be(message, place, parent, "native" if guarded else None, Ends(*ends))
-        if ending is not None:
-            ending.leave(code)
-        mp_private.exit_forked(start_method, code)  # as ranks of multiprocessing's forkserver end
+            ending.leave(be_rank())
 
     return run
 

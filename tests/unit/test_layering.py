@@ -19,6 +19,7 @@ ALLOWED = {
     "__init__": {"spawn", "context", "errors", "settings", "backends", "launchers.modules"},
     "spawn": {
         "context",
+        "unjoined",
         "launchers",
         "guard",
         "backends",
@@ -29,6 +30,7 @@ ALLOWED = {
         "remote.report",
     },
     "context": {
+        "unjoined",
         "watcher",
         "verdict",
         "teardown",
@@ -46,6 +48,7 @@ ALLOWED = {
     "board": {"remote.board"},
     "reports": {"remote.board", "remote.report"},
     "errors": {"failure"},
+    "unjoined": {"context", "guard", "watcher"},
     "evidence": {"backends", "board", "failure", "mp_private", "watcher", "remote.board", "remote.rank"},
     "finishing": {"teardown"},
     "stacks": {"board", "process", "backends.contract", "remote.board"},

@@ -1,0 +1,157 @@
+"""Contexts that nobody joins leave nothing: no zombie, no guardian, no fd, no thread, no folder."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+from multiprocessing.connection import wait
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+import pytest
+
+import spawnx
+from spawnx import backends
+from spawnx import guard as guards
+from tests import ranks
+from tests.support import finish, linux_only
+
+pytestmark = linux_only
+
+
+class Interrupt(Exception):  # noqa: N818 - what a handler raises, such as that of a notebook
+    """Comes out of a signal handler."""
+
+
+def belongings() -> tuple[int, int, set[str], list[str]]:
+    """How many fds and threads there are, the names of the children, and the folders."""
+    children = {child.name() for child in psutil.Process().children()}
+    folders = [path.name for path in Path(tempfile.gettempdir()).glob("spawnx-*")]
+    return len(os.listdir("/proc/self/fd")), threading.active_count(), children, folders
+
+
+def drop(start_method: str, count: int = 2) -> list[int]:
+    """Start ranks, and drop the context at once; returns pidfds of the ranks, which the caller closes."""
+    context = spawnx.start_processes(ranks.nothing, (), count, join=False, start_method=start_method)
+    assert context is not None
+    return [os.pidfd_open(pid) for pid in context.pids()]
+
+
+def wait_for_ends(pidfds: list[int]) -> None:
+    """Wait until processes have ended, without reaping them."""
+    for pidfd in pidfds:
+        wait([pidfd])
+        os.close(pidfd)
+
+
+@pytest.fixture(params=backends.available())
+def settled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, ...]:
+    """What there is after a first call, which opens what is kept; on each backend."""
+    monkeypatch.setenv("SPAWNX_BACKEND", request.param)
+    spawnx.start_processes(ranks.nothing, (), 1, start_method="fork")
+    gc.collect()
+    return belongings()
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_dropped_contexts_are_given_back_at_the_next_start(settled: Any, start_method: str) -> None:
+    """Their ranks have ended meanwhile, and nobody has asked for them."""
+    wait_for_ends([pidfd for _ in range(5) for pidfd in drop(start_method)])
+    spawnx.start_processes(ranks.nothing, (), 1, start_method="fork")
+    fds, threads, children, folders = belongings()
+
+    assert settled[0] >= fds
+    assert (settled[1], []) == (threads, folders)
+    assert settled[2] | {"python", "python3"} >= children
+
+
+def test_context_is_given_back_when_it_is_collected(settled: Any) -> None:
+    """Its ranks have ended before."""
+    context = spawnx.start_processes(ranks.nothing, (), 2, join=False, start_method="fork")
+    assert context is not None
+    wait_for_ends([os.pidfd_open(pid) for pid in context.pids()])
+    del context
+    gc.collect()
+    fds, _, children, folders = belongings()
+
+    assert settled[0] >= fds
+    assert (settled[2], []) == (children, folders)
+
+
+def test_context_that_is_kept_can_be_joined_after_its_ranks_were_reaped(settled: Any) -> None:
+    """Failures are known to it, and its reports are there."""
+    del settled
+    context = spawnx.start_processes(
+        ranks.do, (ranks.raise_value_error, "told"), 1, join=False, start_method="fork"
+    )
+    assert context is not None
+    wait_for_ends([os.pidfd_open(pid) for pid in context.pids()])
+    spawnx.start_processes(ranks.nothing, (), 1, start_method="fork")
+
+    assert 1 == context.processes[0].exitcode
+    with pytest.raises(spawnx.ProcessRaisedException, match="told"):
+        finish(context)
+
+
+def test_interrupted_calls_leave_nothing(settled: Any) -> None:
+    """A timeout by a signal, as a notebook's Ctrl-C: ranks live on until they have ended, and are given back then."""
+
+    def interrupt(_signum: int, _frame: FrameType | None) -> None:
+        raise Interrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    pidfds: list[int] = []
+    try:
+        for _ in range(5):
+            reader, writer = os.pipe()
+            with pytest.raises(Interrupt):
+                spawnx.start_processes(ranks.interrupt_parent_and_read, (reader,), 2, start_method="fork")
+            left = [child for child in multiprocessing.active_children() if child.name.startswith("Fork")]
+            pidfds += [os.pidfd_open(child.pid or 0) for child in left]
+            del left
+            os.write(writer, b"..")
+            os.close(writer)
+            os.close(reader)
+            wait_for_ends(pidfds)
+            pidfds.clear()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    spawnx.start_processes(ranks.nothing, (), 1, start_method="fork")
+    gc.collect()
+    fds, threads, children, folders = belongings()
+
+    assert settled[0] >= fds
+    assert (settled[1], settled[2], []) == (threads, children, folders)
+
+
+@pytest.mark.parametrize("where", ["dismiss", "remove"])
+def test_interrupt_while_a_context_is_closed_leaves_nothing(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is cut short is done by the next call, or when the context is collected."""
+    context = spawnx.start_processes(ranks.nothing, (), 2, join=False, start_method="fork")
+    assert context is not None
+    owner = guards.Guardian if where == "dismiss" else guards.Folder
+    real = getattr(owner, where)
+    interrupts = [Interrupt()]
+
+    def interrupted(self: object) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        real(self)
+
+    monkeypatch.setattr(owner, where, interrupted)
+    with pytest.raises(Interrupt):
+        finish(context)
+    finish(context)
+    del context
+    gc.collect()
+
+    assert [] == belongings()[3]
+    assert "spawnx-guardian" not in belongings()[2]
