@@ -8,8 +8,9 @@ import signal
 import sys
 import time
 import weakref
+from functools import partial
 
-from spawnx import board, mp_private, reports, settings
+from spawnx import board, mp_private, reports, settings, uninterrupted
 from spawnx.backends.contract import Program
 from spawnx.fd_room import FULL, streams_taken
 from spawnx.folder import Folder
@@ -63,6 +64,11 @@ class Guard:
         self.kind = OFF if grace is None else GUARDIAN if backend.has_pidfd() else LIFELINE
         self.grace = grace or 0.0
         self._backend = backend
+        uninterrupted.do(partial(self._open, ranks))
+        self.folder = self._behind.folder.path
+        self._behind.folder.mark_untouched()
+
+    def _open(self, ranks: int) -> None:
         with streams_taken():
             self._behind = _Behind(ranks)
             # The callback has no reference to this guard, whose end calls it.
@@ -74,8 +80,6 @@ class Guard:
             except BaseException:
                 self.close()
                 raise
-        self.folder = self._behind.folder.path
-        self._behind.folder.mark_untouched()
 
     @property
     def sentinel(self) -> int:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, SupportsIndex
 
+    from spawnx.process import RankProcess
+
 # How many characters of an argument an error message shows.
 _SHORT = 40
 
@@ -167,6 +169,7 @@ def _start(
     if nprocs == 0:
         return ProcessContext([], [])
     guard = Guard(backend, nprocs)
+    processes: list[RankProcess] = []
     try:
         paths = [report.path_in(guard.folder, rank) for rank in range(nprocs)]
         order = launchers.Order(
@@ -179,16 +182,15 @@ def _start(
             guard=guard,
             preload=preload,
         )
-        processes = launchers.launch(launcher, order)
-        try:
-            context = ProcessContext(processes, paths)
-            guard.let_in(processes)
-            context.be_guarded(guard, timeout, fresh=method == "spawn" and launcher.name != "clone")
-        except BaseException:
-            launchers.abandon(processes)
-            raise
+        launchers.launch(launcher, order, processes)
+        context = ProcessContext(processes, paths)
+        guard.let_in(processes)
+        context.be_guarded(guard, timeout, fresh=method == "spawn" and launcher.name != "clone")
     except BaseException:
-        guard.close()
+        try:
+            launchers.abandon(processes)
+        finally:
+            guard.close()
         raise
     context.launcher = launcher.name
     return context

@@ -99,7 +99,7 @@ def _epoll() -> select.epoll | None:
 
 
 def _close() -> None:
-    global _of_all  # noqa: PLW0603
+    global _of_all
     epoll, _of_all = _of_all, None
     if epoll is not None:
         epoll.close()

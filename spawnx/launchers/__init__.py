@@ -129,8 +129,14 @@ def _why_stdlib(start_method: str, backend: Backend, *, clones: bool) -> str | N
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def launch(launcher: Launcher, order: Order) -> list[RankProcess]:
+def launch(launcher: Launcher, order: Order, ranks: list[RankProcess]) -> None:
     """Start every rank of `order`, or none.
+
+    Args:
+        launcher: by which.
+        order: what is asked for.
+        ranks: an empty list, to which they are added before any is started: the caller abandons them if an interrupt
+            comes when all are there.
 
     Raises:
         OSError: a rank could not be started: the text names the rank, and the limit to raise; the errno is the
@@ -140,7 +146,7 @@ def launch(launcher: Launcher, order: Order) -> list[RankProcess]:
         from spawnx.process import RankProcess
 
     context = multiprocessing.get_context(order.start_method)
-    ranks = [RankProcess(context, i, path, daemon=order.daemon) for i, path in enumerate(order.report_paths)]
+    ranks += [RankProcess(context, i, path, daemon=order.daemon) for i, path in enumerate(order.report_paths)]
     for rank in ranks:
         rank.guard = order.guard
     # A forked rank would have what is taken: it is a copy of this process as it is.
@@ -149,22 +155,23 @@ def launch(launcher: Launcher, order: Order) -> list[RankProcess]:
         with fds:
             launcher.start(order, ranks)
     except BaseException as error:
-        started = [rank for rank in ranks if rank.pid is not None]
-        abandon(started)
-        if isinstance(error, OSError) and error.errno is not None and len(started) < len(ranks):
-            raise _explained(error, len(started), len(ranks)) from error
+        number, started = len(ranks), [rank for rank in ranks if rank.pid is not None]
+        abandon(ranks)
+        if isinstance(error, OSError) and error.errno is not None and len(started) < number:
+            raise _explained(error, len(started), number) from error
         raise
-    return ranks
 
 
-def abandon(ranks: Sequence[RankProcess]) -> None:
-    """End and reap ranks that nobody will ever join."""
-    for rank in ranks:
+def abandon(ranks: list[RankProcess]) -> None:
+    """End and reap ranks that nobody will ever join; the list is empty then."""
+    started = [rank for rank in ranks if rank.pid is not None]
+    for rank in started:
         rank.kill()
-    for rank in ranks:
+    for rank in started:
         rank.join(_KILLED_WITHIN)
         if not rank.is_alive():
             rank.close()
+    ranks.clear()
 
 
 def _explained(error: OSError, rank: int, nprocs: int) -> OSError:

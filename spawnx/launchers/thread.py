@@ -17,6 +17,8 @@ import contextlib
 import os
 import threading
 
+from spawnx import uninterrupted
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -69,6 +71,7 @@ class Job:
         self.life = Life()
         self._work = work
         self._error: BaseException | None = None
+        self._interrupt: BaseException | None = None
         self._done = threading.Event()
         self._children: list[int] = []
         self._claimed: list[Life] = []
@@ -89,9 +92,13 @@ class Job:
         """Start the thread. Where none can be had (too many, or the interpreter ends), work in the calling one."""
         thread = threading.Thread(target=self._live, name="spawnx-launch", daemon=True)
         try:
-            thread.start()
+            uninterrupted.do(thread.start)
         except RuntimeError:
             self._do()
+        except BaseException as interrupt:
+            if thread.ident is None:
+                raise
+            self._thread, self._interrupt, self.cancelled = thread, interrupt, True
         else:
             self._thread = thread
 
@@ -106,7 +113,7 @@ class Job:
         Raises:
             BaseException: what the work raised, or what interrupted the wait.
         """
-        interrupt: BaseException | None = None
+        interrupt, self._interrupt = self._interrupt, None
         while not self._done.is_set():
             try:
                 self._done.wait()

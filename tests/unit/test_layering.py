@@ -18,6 +18,7 @@ ALLOWED = {
     "selftest": {"spawnx", "backends", "launchers", "settings"},
     "__init__": {"spawn", "context", "errors", "settings", "backends", "launchers.modules"},
     "spawn": {
+        "process",
         "context",
         "unjoined",
         "launchers",
@@ -54,6 +55,7 @@ ALLOWED = {
     "stacks": {"board", "process", "backends.contract", "remote.board"},
     "telling": {"errors", "failure", "teardown", "watcher"},
     "launchers": {
+        "uninterrupted",
         "launchers",
         "guard",
         "helper",
@@ -72,6 +74,7 @@ ALLOWED = {
     "helper": {"backends.contract"},
     "folder": {"reports", "remote.names", "remote.report"},
     "guard": {
+        "uninterrupted",
         "board",
         "folder",
         "reports",
