@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import time
 
-from spawnx import mp_private
+from spawnx import clock, mp_private
 from spawnx.failure import Failure, signal_name
 from spawnx.remote import board
 from spawnx.remote.rank import SIGKILL
@@ -39,7 +38,7 @@ class Scene:
     def __init__(self, ranks: int) -> None:
         self._ranks = ranks
         self._folder = ""
-        self._began = time.monotonic()
+        self._began = clock.monotonic()
         self._fresh = False
         self._tried: str | None = None
         self._oom_kills = oom_kills()

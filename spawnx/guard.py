@@ -8,10 +8,9 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 import weakref
 
-from spawnx import mp_private, settings
+from spawnx import clock, mp_private, settings
 from spawnx.backends.contract import Program
 from spawnx.fd_room import FULL, streams_taken
 from spawnx.helper import Helper
@@ -41,7 +40,7 @@ class Guard:
 
     Attributes:
         folder: where ranks report; 0700, removed at the end.
-        began: `time.monotonic()` when it was made, before the first rank.
+        began: `clock.monotonic()` when it was made, before the first rank.
         kind: who guards: `GUARDIAN`, a process of its own; `LIFELINE`, a thread in each rank, where there are no
             pidfds; `OFF`, only the kernel.
         grace: how long ranks may outlive the supervisor, in seconds; 0 if `OFF`.
@@ -51,7 +50,7 @@ class Guard:
     """
 
     def __init__(self, backend: Backend, ranks: int) -> None:
-        self.began = time.monotonic()
+        self.began = clock.monotonic()
         grace = settings.ORPHAN_GRACE.read()
         self.kind = OFF if grace is None else GUARDIAN if backend.has_pidfd() else LIFELINE
         self.grace = grace or 0.0

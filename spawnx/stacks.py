@@ -9,6 +9,7 @@ import contextlib
 import os
 import time
 
+from spawnx import clock
 from spawnx.process import RankProcess
 from spawnx.remote import board
 
@@ -40,8 +41,8 @@ def dump(processes: Mapping[int, BaseProcess], folder: str, ranks: int, backend:
     lines = board.read(folder, ranks) if folder else ()
     before = {rank: len(board.read_part(folder, rank)) for rank in processes if lines and lines[rank].ready}
     _ask([processes[rank] for rank in before], backend)
-    waiting, deadline = set(before), time.monotonic() + _ANSWERS_WITHIN
-    while waiting and time.monotonic() < deadline:
+    waiting, deadline = set(before), clock.monotonic() + _ANSWERS_WITHIN
+    while waiting and clock.monotonic() < deadline:
         time.sleep(_LOOK_EVERY)
         waiting = {rank for rank in waiting if _is_answering(processes[rank].pid or 0)}
     told = {}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import sys
-import time
 from functools import partial
 
+from spawnx import clock
 from spawnx.backends.contract import LOST
 from spawnx.process import RankProcess
 from spawnx.remote import board, notices, report
@@ -39,8 +39,8 @@ class Ended:
         exit_code: as multiprocessing has it; 255 if `status_lost`.
         status_lost: whether somebody else reaped it, so that nobody knows.
         report: what it left, if it failed and said why.
-        alive: `time.monotonic()` when we knew last that it lived.
-        seen: `time.monotonic()` when we saw that it had ended.
+        alive: `clock.monotonic()` when we knew last that it lived.
+        seen: `clock.monotonic()` when we saw that it had ended.
         peak_kib: the most memory that it had resident, in KiB; 0 where unknown.
     """
 
@@ -100,7 +100,7 @@ class Watcher:
         self.reported: dict[int, report.Report] = {}
         self.reported_at: dict[int, float] = {}
         self.failed: list[int] = []
-        self._looked = time.monotonic()
+        self._looked = clock.monotonic()
         self._guard: Guard | None = None
         self._processes = processes
         self._error_files = error_files
@@ -143,7 +143,7 @@ class Watcher:
         for rank, errno in notices.read(guard.notices) if guard.notices >= 0 else ():
             if rank not in self._alive or rank in self.reported:
                 continue
-            told, now = report.read(self._error_files[rank]), time.monotonic()
+            told, now = report.read(self._error_files[rank]), clock.monotonic()
             if told is None and errno:
                 lines = board.read(self._folder, len(self._pids))
                 told = report.unwritten(errno, lines[rank].headline if lines else "", now)
@@ -180,9 +180,9 @@ class Watcher:
             return
         # First all are noted, then all are let go: between the two an exception may come, and the next call finds
         # them again.
-        began = time.monotonic()
+        began = clock.monotonic()
         seen = self._look(timeout, len(self._alive) if for_all else 1)
-        now = time.monotonic()
+        now = clock.monotonic()
         if (
             now - began >= _WAKES_WITHIN
         ):  # it has blocked: what is seen now was not there to be seen until just now
@@ -193,7 +193,7 @@ class Watcher:
         for rank, code, peak_kib in seen:
             self._note(rank, code, peak_kib, silent=silent)
         self._let_go([rank for rank, _, _ in seen])
-        self._looked = time.monotonic()
+        self._looked = clock.monotonic()
 
     def _hear(self, guard: Guard, seen: list[Seen]) -> list[Seen]:
         """See to what is watched beside the ranks; returns the ranks alone."""
@@ -207,9 +207,9 @@ class Watcher:
         """What the watch sees, and those that can only be asked: they are asked every now and then."""
         if not self._unheld:
             return self._watch.wait(timeout, gather)
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else clock.monotonic() + timeout
         while True:
-            left = deadline - time.monotonic()
+            left = deadline - clock.monotonic()
             ended = self._backend.sweep(list(self._unheld))
             # No wait if some were found: what the watch has ready is taken along.
             seen = self._watch.wait(0 if ended else min(left, _LOOK_EVERY))
@@ -221,7 +221,7 @@ class Watcher:
         """What is known of a rank that has failed, one that lives still included."""
         if rank in self.ended:
             return self.ended[rank]
-        now = time.monotonic()
+        now = clock.monotonic()
         return Ended(rank, self._pids[rank], 0, report=self.reported[rank], alive=now, seen=now)
 
     def take(self, rank: int) -> int:
@@ -290,6 +290,6 @@ class Watcher:
             status_lost=lost,
             report=told,
             alive=self._looked,
-            seen=time.monotonic(),
+            seen=clock.monotonic(),
             peak_kib=peak_kib,
         )

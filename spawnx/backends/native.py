@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import math
 import os
-import time
 
+from spawnx import clock
 from spawnx.backends._native import ffi, lib
 from spawnx.backends.contract import LOST
 
@@ -236,9 +236,9 @@ class NativeWatch:
     def wait(self, timeout: float | None, gather: int = 1) -> list[Seen]:
         """See the contract."""
         watch = self._watch
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else clock.monotonic() + timeout
         while True:
-            left = None if deadline is None else deadline - time.monotonic()
+            left = None if deadline is None else deadline - clock.monotonic()
             count = lib.spx_watch_wait(watch, _milliseconds(left), gather, _GATHER_MS)
             # On -EINTR the interpreter runs the signal's handler before the next line, and is done if that raises.
             if count > 0:

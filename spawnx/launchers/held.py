@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 
-from spawnx import mp_private
+from spawnx import clock, mp_private
 from spawnx.backends.contract import LOST
 from spawnx.backends.python import end_unheld
 from spawnx.fd_room import FULL, FdRoom
@@ -164,8 +164,8 @@ class UnheldPopen(Popen):
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait up to `timeout` seconds, or for ever, for the child to end; the exit code, or None."""
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        while self.poll() is None and (left := deadline - time.monotonic()) > 0:
+        deadline = math.inf if timeout is None else clock.monotonic() + timeout
+        while self.poll() is None and (left := deadline - clock.monotonic()) > 0:
             time.sleep(min(left, self.LOOK_EVERY))
         return self.returncode
 

@@ -12,8 +12,8 @@ import signal
 import socket
 import struct
 import sys
-import time
 
+from spawnx import clock
 from spawnx.remote.wire import DISMISS, HOLD_ARMED, HOLD_UNARMED, MAX_SENT
 from spawnx.remote.withdraw import withdraw
 
@@ -159,6 +159,6 @@ class Guardian:
                     signal.pidfd_send_signal(pidfd, signum)
 
     def _wait_for_ends(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while self._ranks and (left := deadline - time.monotonic()) > 0:
+        deadline = clock.monotonic() + seconds
+        while self._ranks and (left := deadline - clock.monotonic()) > 0:
             self._take(left)

@@ -11,9 +11,9 @@ import errno
 import os
 import signal
 import sys
-import time
 from multiprocessing.process import BaseProcess
 
+from spawnx import clock
 from spawnx.remote import board, report
 
 TYPE_CHECKING = False
@@ -161,7 +161,7 @@ def fail(path: str, stage: str, error: BaseException, traceback: TracebackType |
     """As a rank of a context, report what it raised, and let the supervisor know."""
     from spawnx.remote import notices
 
-    raised = time.monotonic()
+    raised = clock.monotonic()
     board.mark_failing()
     number = report_or_print(path, stage, error, traceback, raised)
     if number:

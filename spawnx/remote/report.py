@@ -10,8 +10,8 @@ import contextlib
 import os
 import pickle
 import sys
-import time
 
+from spawnx import clock
 from spawnx.remote.board import IMPORT, RUN, UNPICKLE
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ class Report:
     Attributes:
         text: the traceback, as `traceback.format_exc` gives it.
         stage: "import", "unpickle" or "run".
-        time: `time.monotonic()` when it was caught: one clock for all processes of a machine. None in the
+        time: `clock.monotonic()` when it was caught: one clock for all processes of a machine. None in the
             reference's files.
         type_name: the exception's type, as a traceback names it. None in the reference's files.
         peak_kib: the most memory that the rank had resident until then, in KiB. None where unknown.
@@ -97,14 +97,14 @@ def write(
         stage: how far the rank had come.
         error: what was raised.
         traceback: what is told of it.
-        raised: `time.monotonic()` when it was caught; None is now.
+        raised: `clock.monotonic()` when it was caught; None is now.
 
     Raises:
         OSError: it can't be written: a full disk, a context that is gone.
     """
     details = {
         "stage": stage,
-        "time": time.monotonic() if raised is None else raised,
+        "time": clock.monotonic() if raised is None else raised,
         "type_name": type_name(error),
         "peak_kib": _peak_kib(),
     }

@@ -29,6 +29,7 @@ ALLOWED = {
         "remote.report",
     },
     "context": {
+        "clock",
         "watcher",
         "verdict",
         "teardown",
@@ -43,11 +44,12 @@ ALLOWED = {
         "settings",
     },
     "errors": {"failure"},
-    "evidence": {"failure", "mp_private", "watcher", "remote.board", "remote.rank"},
+    "evidence": {"clock", "failure", "mp_private", "watcher", "remote.board", "remote.rank"},
     "finishing": {"teardown"},
-    "stacks": {"process", "backends.contract", "remote.board"},
+    "stacks": {"clock", "process", "backends.contract", "remote.board"},
     "telling": {"errors", "failure", "teardown", "watcher"},
     "launchers": {
+        "clock",
         "launchers",
         "guard",
         "helper",
@@ -65,6 +67,7 @@ ALLOWED = {
     },
     "helper": {"backends.contract"},
     "guard": {
+        "clock",
         "helper",
         "process",
         "backends",
@@ -79,13 +82,13 @@ ALLOWED = {
         "remote.wire",
     },
     "mp_private": {"backends.contract"},
-    "watcher": {"guard", "process", "backends", "remote.board", "remote.notices", "remote.report"},
+    "watcher": {"clock", "guard", "process", "backends", "remote.board", "remote.notices", "remote.report"},
     "process": {"payload", "guard", "mp_private", "backends.contract", "remote.rank"},
     "payload": {"mp_private", "remote.rank"},
     # mp_private: what the standard library launches programs with is private to multiprocessing.
-    "backends": {"backends", "settings", "mp_private"},
+    "backends": {"backends", "clock", "settings", "mp_private"},
     # What runs in a rank: never the supervisor's side, but the backend that arms it.
-    "remote": {"remote", "backends", "mp_private", "settings"},
+    "remote": {"remote", "backends", "clock", "mp_private", "settings"},
 }
 
 
