@@ -247,16 +247,24 @@ class Guardian:
 
         for start in range(0, len(pidfds), wire.MAX_SENT):
             some = pidfds[start : start + wire.MAX_SENT]
-            socket.send_fds(self.channel, [word], some)
-            # One answer for each message: more of them would be fds in flight, which the kernel limits.
-            answer = self.channel.recv(4)
+            try:
+                socket.send_fds(self.channel, [word], some)
+                # One answer for each message: more of them would be fds in flight, which the kernel limits.
+                answer = self.channel.recv(4)
+            except ConnectionError:
+                answer = b""
+            if not answer:
+                raise OSError("it has ended: does a sandbox forbid what it needs?")
             if int.from_bytes(answer, sys.byteorder) != len(some):
-                raise OSError("it can't hold them all: too many open files, or it has ended")
+                raise OSError("it can't hold them all: too many open files")
 
     def dismiss(self) -> None:
         """Let it end, and reap it."""
-        with contextlib.suppress(OSError):
+        try:
             self.channel.send(wire.DISMISS)
+        except OSError:
+            # It has ended; or it can't be told, and would take the end of the channel for ours.
+            self.helper.kill()
         self.channel.close()
         self.helper.end()
 

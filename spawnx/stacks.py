@@ -10,6 +10,7 @@ import os
 import time
 
 from spawnx import clock
+from spawnx.backends.python import signal_child
 from spawnx.process import RankProcess
 from spawnx.remote import board
 
@@ -55,10 +56,10 @@ def dump(processes: Mapping[int, BaseProcess], folder: str, ranks: int, backend:
 def _ask(processes: list[BaseProcess], backend: Backend) -> None:
     if not processes or board.ASK is None:
         return
-    held = [one.sentinel for one in processes if isinstance(one, RankProcess) and one.holds_pidfd]
-    backend.fan_out(held, board.ASK)
     for process in processes:
-        if process.sentinel not in held and process.is_alive():
+        if isinstance(process, RankProcess) and process.holds_pidfd:
+            signal_child(backend, process.pid or 0, process.sentinel, board.ASK)
+        elif process.is_alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid or 0, board.ASK)
 

@@ -41,10 +41,14 @@ class NativeBackend:
 
     def features(self) -> dict[str, str]:
         """See the contract."""
+        from spawnx.backends import python
+
         return {
             "parent death signal": "prctl",
             "pidfd": "yes" if self.has_pidfd() else "no",
-            "watch": "epoll, in batches of " + str(lib.SPX_BATCH),
+            "watch": f"epoll, in batches of {lib.SPX_BATCH}"
+            if python.has_epoll()
+            else "the standard library's selectors",
         }
 
     def has_pidfd(self) -> bool:
@@ -121,7 +125,11 @@ class NativeBackend:
 
     def open_watch(self) -> Watch:
         """See the contract."""
-        return NativeWatch()
+        from spawnx.backends import python  # not at the top: ranks that arm themselves load this module
+
+        # Where epoll is forbidden; or is the standard library's no longer, as under gevent, whose greenlets a call that
+        # blocks the thread would hold up.
+        return NativeWatch() if python.has_epoll() else python.PidfdWatch(self)
 
 
 def clone_siblings(memory: mmap.mmap, pids_at: int, count: int, parent: int, death_signal: int) -> int:

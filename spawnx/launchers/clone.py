@@ -5,11 +5,10 @@ The clones are children of the supervisor, as ranks by exec are. Where a templat
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 
-from spawnx import mp_private
+from spawnx import affinity, mp_private
 from spawnx.backends.contract import Program
 from spawnx.helper import Helper
 from spawnx.launchers import modules
@@ -80,7 +79,7 @@ def _launch(errand: Errand, backend: Backend) -> Helper:
     argv = mp_private.interpreter_command("spawnx.remote.template", "main", **errand.arguments)
     # What main() returns is called when none of its frames is left.
     argv[argv.index("-c") + 1] += "()"
-    os.sched_setaffinity(0, errand.affinity)
+    affinity.assume(errand.affinity)
     # All signals are blocked from the exec on: Ctrl-C would leave the clones half-made.
     program = Program(argv, keep=errand.keep, death_signal=signal.SIGKILL, mask=signal.valid_signals())
     return Helper.launch(backend, program)

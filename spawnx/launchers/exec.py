@@ -11,7 +11,7 @@ import os
 import signal
 import stat
 
-from spawnx import mp_private
+from spawnx import affinity, mp_private
 from spawnx.backends.contract import Program
 from spawnx.launchers import held
 from spawnx.launchers.message import Messages
@@ -48,12 +48,12 @@ class ExecLauncher:
         """The same, with payloads that the caller has made and closes."""
         messages = Messages(order, payloads)
         # What a child has from the thread that creates it, it is to have from the caller's.
-        mask, affinity = signal.pthread_sigmask(signal.SIG_BLOCK, ()), os.sched_getaffinity(0)
+        mask, processors = signal.pthread_sigmask(signal.SIG_BLOCK, ()), affinity.present()
         armed = _armed_at_exec(order.backend)
         holder = held.Holder(order.backend)
 
         def launch(job: Job) -> None:
-            os.sched_setaffinity(0, affinity)
+            affinity.assume(processors)
             for rank, program in zip(ranks, programs, strict=True):
                 if job.cancelled:
                     return

@@ -11,15 +11,14 @@ import mmap
 import os
 import pickle
 import resource
-import select
 import signal
 import sys
 import threading
 from functools import partial
 
-from spawnx import mp_private
+from spawnx import affinity, mp_private
 from spawnx.backends.contract import Program
-from spawnx.backends.python import end_unheld
+from spawnx.backends.python import end_unheld, wait_readable
 from spawnx.helper import Helper, told
 from spawnx.launchers.clone import CloneLauncher
 from spawnx.launchers.template import PERMANENT, CantServe, PreloadGivenUp
@@ -113,7 +112,7 @@ def _like(errand: Errand, modules: tuple[str, ...]) -> tuple[object, ...]:
     except OSError as error:
         raise CantServe(f"what a template would have to be like can't be told: {error}") from error
     if modules:  # libraries count the processors when they are loaded
-        found.append(sorted(errand.affinity))
+        found.append(sorted(errand.affinity or ()))
     if not all(map(preload.is_vetted, modules)):  # which file a name stands for
         found.append(sys.path[:])
     return tuple(found)
@@ -156,12 +155,11 @@ class KeptTemplate:
 
         self.like = like
         self._backend = backend
-        os.sched_setaffinity(0, errand.affinity)
+        affinity.assume(errand.affinity)
         try:
             with contextlib.ExitStack() as opened:
-                board = os.memfd_create("spawnx-board")
+                board = to_memory("spawnx-board", memoryview(bytes(mmap.PAGESIZE)))
                 opened.callback(os.close, board)
-                os.ftruncate(board, mmap.PAGESIZE)
                 self._board = mmap.mmap(board, mmap.PAGESIZE)
                 self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 opened.enter_context(theirs)
@@ -192,10 +190,7 @@ class KeptTemplate:
         """
         import socket
 
-        poll = select.poll()
-        poll.register(self._channel, select.POLLIN)
-        poll.register(self._helper.pidfd, select.POLLIN)
-        poll.poll()
+        wait_readable([self._channel.fileno(), self._helper.pidfd], None)
         try:
             return self._channel.recv(most, socket.MSG_DONTWAIT)
         except (BlockingIOError, ConnectionError):
@@ -221,7 +216,7 @@ class KeptTemplate:
         if number:
             raise OSError(number, os.strerror(number))
         try:
-            return Helper(self._backend, self._backend.open_pidfd(pid))
+            return Helper(self._backend, pid, self._backend.open_pidfd(pid))
         except ChildProcessError:
             return None
 

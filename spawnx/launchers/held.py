@@ -6,14 +6,13 @@ import contextlib
 import errno
 import math
 import os
-import select
 import signal
 import threading
 import time
 
 from spawnx import clock, mp_private
 from spawnx.backends.contract import LOST
-from spawnx.backends.python import end_unheld
+from spawnx.backends.python import end_unheld, signal_child, wait_readable
 from spawnx.fd_room import FULL, FdRoom
 
 TYPE_CHECKING = False
@@ -111,9 +110,7 @@ class Popen:
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait up to `timeout` seconds, or for ever, for the child to end; the exit code, or None."""
         if self.poll() is None:
-            poll = select.poll()
-            poll.register(self.sentinel, select.POLLIN)
-            poll.poll(None if timeout is None else max(0, timeout) * 1000)
+            wait_readable([self.sentinel], None if timeout is None else max(0, timeout))
         return self.poll()
 
     def terminate(self) -> None:
@@ -130,7 +127,7 @@ class Popen:
 
     def _send_signal(self, signum: int) -> None:
         if self.returncode is None:
-            self._backend.fan_out([self.sentinel], signum)
+            signal_child(self._backend, self.pid, self.sentinel, signum)
 
 
 class UnheldPopen(Popen):

@@ -11,12 +11,14 @@ import os
 import pickle
 import signal
 
+from spawnx import affinity
 from spawnx.backends.contract import LOST
 from spawnx.backends.python import end_unheld
 from spawnx.helper import told
 from spawnx.launchers import held
 from spawnx.launchers.message import Messages
 from spawnx.launchers.thread import launch_in_thread
+from spawnx.payload import to_memory
 from spawnx.remote import template
 from spawnx.remote.rank import GUARDIAN
 
@@ -56,7 +58,7 @@ class Errand:
     Attributes:
         arguments: of `remote.template.main`.
         keep: the fds that it has under the same numbers.
-        affinity: the processors on which it may run.
+        affinity: see `spawnx.affinity.present`.
     """
 
     __slots__ = ("affinity", "arguments", "keep")
@@ -64,7 +66,7 @@ class Errand:
     def __init__(self, arguments: dict[str, object], keep: list[int]) -> None:
         self.arguments = arguments
         self.keep = keep
-        self.affinity = os.sched_getaffinity(0)
+        self.affinity = affinity.present()
 
 
 class Template:
@@ -84,9 +86,8 @@ class Template:
         self._modules = modules
         self._ranks = ranks
         self._messages = Messages(order, payloads)
-        self._table_file = os.memfd_create("spawnx-pids")
+        self._table_file = to_memory("spawnx-pids", memoryview(bytes(template.size_of(len(ranks)))))
         try:
-            os.ftruncate(self._table_file, template.size_of(len(ranks)))
             self._table = template.Table(self._table_file, len(ranks))
         except BaseException:
             os.close(self._table_file)

@@ -130,8 +130,9 @@ def inherited() -> tuple[object, ...]:
     """What a child would have from the calling thread, as far as it can be told; of threads that agree one will do."""
     if not hasattr(os, "sched_getscheduler"):
         return ()
-    found: list[object] = [os.getpriority(os.PRIO_PROCESS, 0)]
-    with contextlib.suppress(OSError):  # musl has no answer
+    found: list[object] = []
+    with contextlib.suppress(OSError):  # musl has no answer to the second, and a sandbox none at all
+        found.append(os.getpriority(os.PRIO_PROCESS, 0))
         found += [os.sched_getscheduler(0), os.sched_getparam(0).sched_priority]
     # Before Linux 3.17, and where there is no /proc, nothing more can be told.
     with contextlib.suppress(OSError):

@@ -35,10 +35,23 @@ def main() -> None:
 def _withdraw() -> None:
     """Be on our own. See csrc/guardian.c."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    os.setsid()
+    with contextlib.suppress(OSError):
+        os.setsid()
     withdraw()
+    _check_signals()
     with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as name:
         name.write("spawnx-guardian")
+
+
+def _check_signals() -> None:
+    """See that signals can be sent by pidfd, which a sandbox may forbid, before anybody relies on us.
+
+    Raises:
+        OSError: they can't.
+    """
+    pidfd = os.pidfd_open(os.getpid())
+    signal.pidfd_send_signal(pidfd, 0)
+    os.close(pidfd)
 
 
 def _pidfd_of_parent(pid: int) -> int:
@@ -119,10 +132,11 @@ class Guardian:
             word, ancillary, _, _ = self._channel.recvmsg(1, room, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return False
-        except OSError as error:
+        except ConnectionResetError:
+            # Told once, before what was sent is read: it left answers of ours unread. Any other error is ours: taken
+            # for the supervisor's end, it would cost the ranks of a living one their folder.
             self._owner_gone = True
-            # Told once, before what was sent is read: it left answers of ours unread.
-            return isinstance(error, ConnectionResetError)
+            return True
         if not word:
             self._owner_gone = True
             return False
@@ -137,7 +151,7 @@ class Guardian:
             self._ranks[pidfd] = word
             self._epoll.register(pidfd, select.EPOLLIN)
         # Suppressed: a supervisor that has died meanwhile is noticed by its pidfd.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(ConnectionError, BlockingIOError):
             self._channel.send(_ANSWER.pack(len(pidfds)), socket.MSG_NOSIGNAL)
 
     def _end_all(self, *, executed: bool) -> None:

@@ -135,7 +135,10 @@ def _peak_kib() -> int | None:
         import resource
     except ImportError:  # Windows
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    except OSError:  # a sandbox forbids it
+        return None
     return peak // 1024 if sys.platform == "darwin" else peak
 
 

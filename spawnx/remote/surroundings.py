@@ -10,6 +10,8 @@ import os
 import resource
 import sys
 
+from spawnx import affinity
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,13 +21,13 @@ LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("
 _STREAMS = ("stdin", "stdout", "stderr")
 
 
-def present(affinity: set[int]) -> dict[str, Any]:
+def present(processors: set[int] | None) -> dict[str, Any]:
     """What a child of this process would have, whose thread may run on some processors."""
     from spawnx.backends import native
 
     return {
         "environment": native.environment(),
-        "affinity": affinity,
+        "affinity": processors,
         "umask": _umask(),
         "limits": {limit: resource.getrlimit(limit) for limit in LIMITS},
     }
@@ -55,8 +57,7 @@ def assume(present: dict[str, Any], set_by_imports: Mapping[bytes, bytes]) -> No
     """
     _assume_environment(present["environment"], set_by_imports)
     os.umask(present["umask"])
-    if os.sched_getaffinity(0) != present["affinity"]:
-        os.sched_setaffinity(0, present["affinity"])
+    affinity.assume(present["affinity"])
     for limit, values in present["limits"].items():
         if resource.getrlimit(limit) != values:
             resource.setrlimit(limit, values)

@@ -46,9 +46,10 @@ ALLOWED = {
     "errors": {"failure"},
     "evidence": {"clock", "failure", "mp_private", "watcher", "remote.board", "remote.rank"},
     "finishing": {"teardown"},
-    "stacks": {"clock", "process", "backends.contract", "remote.board"},
+    "stacks": {"clock", "process", "backends", "remote.board"},
     "telling": {"errors", "failure", "teardown", "watcher"},
     "launchers": {
+        "affinity",
         "clock",
         "launchers",
         "guard",
@@ -65,7 +66,7 @@ ALLOWED = {
         "remote.template",
         "remote.wire",
     },
-    "helper": {"backends.contract"},
+    "helper": {"backends"},
     "guard": {
         "clock",
         "helper",
@@ -84,11 +85,12 @@ ALLOWED = {
     "mp_private": {"backends.contract"},
     "watcher": {"clock", "guard", "process", "backends", "remote.board", "remote.notices", "remote.report"},
     "process": {"payload", "guard", "mp_private", "backends.contract", "remote.rank"},
-    "payload": {"mp_private", "remote.rank"},
+    "affinity": {"backends.contract"},
+    "payload": {"mp_private", "backends.contract", "remote.rank"},
     # mp_private: what the standard library launches programs with is private to multiprocessing.
     "backends": {"backends", "clock", "settings", "mp_private"},
     # What runs in a rank: never the supervisor's side, but the backend that arms it.
-    "remote": {"remote", "backends", "clock", "mp_private", "settings"},
+    "remote": {"remote", "affinity", "backends", "clock", "mp_private", "settings"},
 }
 
 
