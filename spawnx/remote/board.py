@@ -117,7 +117,10 @@ class _Own:
         self.file = os.fstat(self.fd)
         self.line = rank * _LINE
         os.lseek(self.fd, _PARTS + rank * _PART, os.SEEK_SET)
-        self._give_to_faulthandler()
+        with contextlib.suppress(
+            OSError, RuntimeError
+        ):  # a sandbox forbids the stack on which it would write
+            self._give_to_faulthandler()
         os.register_at_fork(after_in_child=self.disown)
 
     def _give_to_faulthandler(self) -> None:

@@ -45,8 +45,12 @@ def tell(folder: str, rank: int, errno: int = 0) -> None:
 
 def read(fifo: int) -> Iterator[tuple[int, int]]:
     """The notices that are there: rank and errno."""
+    from posix import (
+        read as read_now,
+    )  # os.read is eventlet's where that is in use, and waits until there is something
+
     try:
-        data = os.read(fifo, _PIPEFUL)
+        data = read_now(fifo, _PIPEFUL)
     except BlockingIOError:
         return
     for start in range(0, len(data), 2 * _BYTES):
