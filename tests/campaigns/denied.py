@@ -5,8 +5,8 @@ and backend, by ENOSYS and by EPERM: two ranks end well, then one of two fails. 
 raises one error, and nothing is left. `--write` makes the table in docs/sandboxes.md of it. The short form is in the
 suite: tests/unit/test_sandboxes.py.
 
-Not denied is what CPython itself can't live without: execve, mmap, read, openat, futex, fork's clone, and pread64, by
-which the dynamic loader reads; ioctl, by which CPython has fds inherited; nor what removes files, as then they are left.
+Not denied is what CPython itself can't live without: execve, mmap, read, openat, futex, fork's clone; pread64, by which
+the dynamic loader reads; ioctl, by which CPython has fds inherited; nor what removes files, as then they are left.
 """
 
 from __future__ import annotations
