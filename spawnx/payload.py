@@ -155,9 +155,14 @@ def _may_be_shared(rebuild: object) -> bool:
 def to_memory(name: str, data: memoryview) -> int:
     """A file in memory that holds `data` (memfd_create(2)); the caller closes it. `name` is what /proc shows."""
     file = _open_memory(name)
+    append(file, data)
+    return file
+
+
+def append(file: int, data: memoryview) -> None:
+    """Write all of `data` behind what was written to a file before."""
     while data:
         data = data[os.write(file, data) :]
-    return file
 
 
 def _open_memory(name: str) -> int:

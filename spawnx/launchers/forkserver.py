@@ -17,7 +17,7 @@ import threading
 from functools import partial
 
 from spawnx import affinity, mp_private
-from spawnx.backends.contract import Program
+from spawnx.backends.contract import FORBIDDEN, Program
 from spawnx.backends.python import end_unheld, wait_readable
 from spawnx.helper import Helper, told
 from spawnx.launchers.clone import CloneLauncher
@@ -174,8 +174,13 @@ class KeptTemplate:
         job.on_cancel = self._helper.kill
         if job.cancelled:
             self._helper.kill()
-        word = self._hear(1 + wire.MOST_TEXT)
-        job.on_cancel = None
+        try:
+            word = self._hear(1 + wire.MOST_TEXT)
+        except CantServe:
+            self.close()
+            raise
+        finally:
+            job.on_cancel = None
         if word == wire.READY:
             return
         code, reason = self.close(), word[1:].decode(errors="replace")
@@ -195,6 +200,8 @@ class KeptTemplate:
             return self._channel.recv(most, socket.MSG_DONTWAIT)
         except (BlockingIOError, ConnectionError):
             return b""
+        except OSError as error:
+            raise _unheard(error) from None
 
     def clone(self, errand: Errand) -> Helper | None:
         """Have it cloned into the template of a call; None if that has ended already, and somebody else has reaped it.
@@ -236,6 +243,8 @@ class KeptTemplate:
             answer = self._hear(4)
         except ConnectionError:
             answer = b""
+        except OSError as error:
+            raise _unheard(error) from None
         finally:
             os.close(file)
         return int.from_bytes(answer, "little") if answer else None
@@ -270,6 +279,11 @@ def _program(channel: int, board: int, modules: tuple[str, ...], errand: Errand)
     return Program(
         argv, keep=[channel, board, tracker], death_signal=signal.SIGKILL, mask=signal.valid_signals()
     )
+
+
+def _unheard(error: OSError) -> OSError | CantServe:
+    """What is raised when the channel can't be used: a reason to go another way, where a sandbox forbids it."""
+    return CantServe(str(error), for_good=True) if error.errno in FORBIDDEN else error
 
 
 def _end(channel: socket.socket, helper: Helper) -> int:

@@ -18,7 +18,7 @@ from spawnx.helper import told
 from spawnx.launchers import held
 from spawnx.launchers.message import Messages
 from spawnx.launchers.thread import launch_in_thread
-from spawnx.payload import to_memory
+from spawnx.payload import append, to_memory
 from spawnx.remote import template
 from spawnx.remote.rank import GUARDIAN
 
@@ -120,7 +120,8 @@ class Template:
         # All of one size, so that each clone reads its own: to drop a list of them would be work for N in each of N.
         places = [pickle.dumps(rank.place) for rank in self._ranks]
         place_size = max(map(len, places))
-        os.pwrite(message.file, b"".join(place.ljust(place_size) for place in places), message.size)
+        os.lseek(message.file, message.size, os.SEEK_SET)
+        append(message.file, memoryview(b"".join(place.ljust(place_size) for place in places)))
         arguments: dict[str, object] = {
             "order": message.file,
             "size": message.size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 
 import pytest
 
@@ -38,7 +39,8 @@ SOURCE = """
 def output(program: Program, clock: str, method: str, function: str, grace: float | None = None) -> list[str]:
     """What the program prints."""
     module, changed = CLOCKS[clock]
-    pytest.importorskip(module)
+    if find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
     source = SOURCE.format(module=module, changed=changed, method=method, function=function, grace=grace)
     return program.output(source)
 
