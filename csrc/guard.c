@@ -22,6 +22,7 @@ struct held {
     int n;                        /* ranks that live */
     int owner_gone;               /* the supervisor's end of the channel is closed, or it has ended */
     int dismissed;                /* by the supervisor */
+    int error;                    /* -errno: a sandbox forbids what we need */
     unsigned char kinds[MAX_FDS]; /* by pidfd: 0 for none, or how the rank was announced */
 };
 
@@ -88,19 +89,24 @@ static int listen_once(struct held *held)
     while (size < 0 && errno == EINTR);
     if (size < 0 && errno == EAGAIN)
         return 0;
+    /* Any other error is ours: taken for the supervisor's end, it would cost the ranks of a living one their folder. */
+    if (size < 0 && errno != ECONNRESET && errno != ENOTCONN) {
+        held->error = -errno;
+        return 0;
+    }
     if (size <= 0)
         held->owner_gone = 1;
-    if (size == 0)
-        return 0;
-    /* Told once, before what was sent is read: it left answers of ours unread. */
-    if (size < 0)
-        return errno == ECONNRESET;
+    /* ECONNRESET is told once, before what was sent is read: it left answers of ours unread. */
+    if (size <= 0)
+        return size < 0 && errno == ECONNRESET;
     if (word == SPX_DISMISS)
         held->dismissed = 1;
     if (word == SPX_HOLD_ARMED || word == SPX_HOLD_UNARMED) {
         int n = hold_all(held, &message, word);
         /* A supervisor that has died meanwhile is noticed by its pidfd; SIGPIPE must not be how. */
-        (void)!send(held->what->channel, &n, sizeof n, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (send(held->what->channel, &n, sizeof n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 &&
+            (errno == ENOSYS || errno == EPERM))
+            held->error = -errno;
     }
     return 1;
 }
@@ -122,7 +128,7 @@ static int take(struct held *held, int timeout_ms)
         else
             drop(held, fd);
     }
-    return 0;
+    return held->error;
 }
 
 static void send_all(const struct held *held, int signum, int kinds)
@@ -173,11 +179,26 @@ static int has_ended(int pidfd)
     return poll(&process, 1, 0) == 1;
 }
 
+/* Whether signals can be sent by pidfd, which a sandbox may forbid: asked of ourselves, before anybody relies on us. */
+static int check_signals(void)
+{
+    int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    int result = self < 0 ? -errno : 0;
+
+    if (result == 0 && syscall(SYS_pidfd_send_signal, self, 0, NULL, 0) < 0)
+        result = -errno;
+    if (self >= 0)
+        close(self);
+    return result;
+}
+
 int spx_guard(const struct spx_guard *what)
 {
     struct held held = {.what = what};
-    int result = 0;
+    int result = check_signals();
 
+    if (result < 0)
+        return result;
     held.epoll = epoll_create1(EPOLL_CLOEXEC);
     if (held.epoll < 0)
         return -errno;
@@ -188,7 +209,7 @@ int spx_guard(const struct spx_guard *what)
         result = take(&held, -1);
     /* What the supervisor sent before its end is still to be read, or those ranks would be nobody's. */
     while (result == 0 && !held.dismissed && listen_once(&held))
-        ;
+        result = held.error;
     if (result == 0 && !held.dismissed) {
         int executed = what->supervisor >= 0 && !has_ended(what->supervisor);
         epoll_ctl(held.epoll, EPOLL_CTL_DEL, what->supervisor, NULL);

@@ -87,13 +87,16 @@ static int become(const struct spx_launch *what, const sigset_t *mask, int paren
 /* The end of what runs in the child. */
 
 /* Start the child, which tells its failure by told[1]. *ret_shared: whether it ran in our memory, so that it has become
- * the program, or failed, by now. Emulators such as qemu-user, and TSan, make a fork of vfork: then it is underway. */
+ * the program, or failed, by now. Emulators such as qemu-user, and TSan, make a fork of vfork: then it is underway, as it
+ * is after a fork of ours. */
 static int start_child(
     const struct spx_launch *what, const sigset_t *mask, const int *told, volatile int *ret_shared)
 {
     int parent = getpid();
     int pid = vfork(); /* NOLINT: by the rules above */
 
+    if (pid < 0 && (errno == ENOSYS || errno == EPERM))
+        pid = fork(); /* a sandbox forbids it: by a copy of our memory, then */
     if (pid < 0)
         return -errno;
     if (pid == 0) {

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 import warnings
 
-from spawnx import backends, settings, stacks, teardown, telling, verdict
+from spawnx import backends, clock, settings, stacks, teardown, telling, verdict
 from spawnx.board import Board
 from spawnx.evidence import Scene
 from spawnx.finishing import Finishing
@@ -129,7 +128,7 @@ class ProcessContext:
     def _join(
         self, timeout: float | None = None, grace_period: float | None = None, *, for_all: bool = False
     ) -> bool:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else clock.monotonic() + timeout
         if not self._lock.acquire(timeout=-1 if timeout is None else max(0, timeout)):
             return not self.sentinels  # another thread waits, and will tell
         try:
@@ -140,7 +139,7 @@ class ProcessContext:
             self._tell_successes()
             if failure is not None:
                 raise self._exception(failure)
-            if time.monotonic() >= self._ends and self._watcher.any_alive:
+            if clock.monotonic() >= self._ends and self._watcher.any_alive:
                 raise self._time_is_over(grace_period)
             return not self.sentinels
         finally:
@@ -162,9 +161,9 @@ class ProcessContext:
 
     def _join_procs_with_timeout(self, timeout: float) -> None:
         """Wait until all ranks have ended, or until `timeout` seconds are over."""
-        deadline = time.monotonic() + timeout
+        deadline = clock.monotonic() + timeout
         while self._watcher.any_alive:
-            left = deadline - time.monotonic()
+            left = deadline - clock.monotonic()
             self._watcher.wait(left)
             if left <= 0:
                 return
@@ -173,7 +172,7 @@ class ProcessContext:
         """Wait until a rank has ended or reported."""
         until = min(self._ends, math.inf if deadline is None else deadline)
         while not (self._watcher.ended or self._to_tell or self._judged < len(self._watcher.failed)):
-            left = until - time.monotonic()
+            left = until - clock.monotonic()
             self._watcher.wait(None if left == math.inf else left, for_all=for_all)
             if left <= 0:
                 return
@@ -190,7 +189,7 @@ class ProcessContext:
         """While all failures look like consequences, give the cause a moment to be known."""
         known = self._judged
         while self._watcher.any_alive:
-            now = time.monotonic()
+            now = clock.monotonic()
             for rank in self._watcher.failed[known:]:
                 self._patience.take(self._fact(rank), now)
                 known += 1
@@ -201,10 +200,10 @@ class ProcessContext:
 
     def _end_all(self, grace_period: float | None) -> None:
         waits = self._waits if grace_period is None else (grace_period, grace_period)
-        ladder = teardown.Ladder(time.monotonic(), *waits)
+        ladder = teardown.Ladder(clock.monotonic(), *waits)
         finishing, failing = Finishing(), dict[int, float]()
         while self._watcher.any_alive:
-            now = time.monotonic()
+            now = clock.monotonic()
             # Those that are about to report are let do it: many may have failed for one cause.
             failing = {**dict.fromkeys(self._scene.failing(), now), **failing}
             pids = {rank: self.processes[rank].pid or 0 for rank in self._watcher.alive}
@@ -219,7 +218,7 @@ class ProcessContext:
         alive = [rank for rank in ranks if self.processes[rank].is_alive()]
         telling.warn(signum, [self.processes[rank].pid for rank in alive])
         for rank in alive:
-            self._sent.setdefault(rank, {})[signum] = time.monotonic()
+            self._sent.setdefault(rank, {})[signum] = clock.monotonic()
             if signum == teardown.SIGTERM:
                 self.processes[rank].terminate()
             else:

@@ -6,11 +6,11 @@ import contextlib
 import os
 import pickle
 import signal
-import time
 
-from spawnx import backends, mp_private
+from spawnx import backends, clock, mp_private
 from spawnx.board import Board
 from spawnx.failure import Failure, signal_name
+from spawnx.payload import to_memory
 from spawnx.remote import board
 from spawnx.remote.rank import SIGKILL
 from spawnx.standard import standard_library
@@ -39,7 +39,7 @@ class Scene:
 
     def __init__(self) -> None:
         self._board = Board(-1, 0)
-        self._began = time.monotonic()
+        self._began = clock.monotonic()
         self._fresh = False
         self._tried: str | None = None
         self._oom_kills = oom_kills()
@@ -141,10 +141,9 @@ def _beginning(opened: contextlib.ExitStack) -> tuple[list[str], list[int], str]
     """A command line that begins as that of a rank, the fds that it needs, and what is tried by it."""
     if not hasattr(os, "memfd_create"):
         return mp_private.bare_command(), [], "with nothing to do"
-    file = os.memfd_create("spawnx-trial")
-    opened.callback(os.close, file)
     arguments = pickle.dumps({"path": mp_private.path_to_send(), "backend": backends.choose()[0].name})
-    os.write(file, arguments)
+    file = to_memory("spawnx-trial", memoryview(arguments))
+    opened.callback(os.close, file)
     command = mp_private.interpreter_command("spawnx.remote.rank", "rehearse", file, 0, len(arguments))
     return command, [file], "up to the arguments of the rank"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 
 from spawnx.standard import standard_library
 
@@ -46,7 +47,9 @@ class FdRoom:
         with standard_library():
             import resource  # not at the top: Windows has none
 
-        self._soft, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._soft = self._hard = sys.maxsize  # where a sandbox forbids to ask, they stay where they are
+        with contextlib.suppress(OSError):
+            self._soft, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if self._soft == resource.RLIM_INFINITY:
             self._soft = self._hard
 

@@ -32,7 +32,7 @@ class Finishing:
         """Look at them.
 
         Args:
-            now: `time.monotonic()`.
+            now: `clock.monotonic()`.
             raised: who has raised, and when that was known.
             pids: of the ranks that live.
 

@@ -34,7 +34,7 @@ class Folder:
         self.fd = -1
         self._owner: int | None = None
         self._gone = False
-        if os.open in os.supports_dir_fd:
+        if hasattr(os, "O_DIRECTORY"):  # not by os.supports_dir_fd, which doesn't know eventlet's os.open
             try:
                 self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 self._owner = os.fstat(self.fd).st_uid

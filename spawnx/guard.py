@@ -6,11 +6,10 @@ import contextlib
 import os
 import signal
 import sys
-import time
 import weakref
 from functools import partial
 
-from spawnx import board, mp_private, reports, settings, uninterrupted
+from spawnx import board, clock, mp_private, reports, settings, uninterrupted
 from spawnx.backends.contract import Program
 from spawnx.fd_room import FULL, streams_taken
 from spawnx.folder import Folder
@@ -46,7 +45,7 @@ class Guard:
 
     Attributes:
         folder: where ranks report; 0700, removed at the end.
-        began: `time.monotonic()` when it was made, before the first rank.
+        began: `clock.monotonic()` when it was made, before the first rank.
         kind: who guards: `GUARDIAN`, a process of its own; `LIFELINE`, a thread in each rank, where there are no
             pidfds; `OFF`, only the kernel.
         grace: how long ranks may outlive the supervisor, in seconds; 0 if `OFF`.
@@ -59,7 +58,7 @@ class Guard:
     join_thread: Callable[[float], None] | None = None
 
     def __init__(self, backend: Backend, ranks: int) -> None:
-        self.began = time.monotonic()
+        self.began = clock.monotonic()
         grace = settings.ORPHAN_GRACE.read()
         self.kind = OFF if grace is None else GUARDIAN if backend.has_pidfd() else LIFELINE
         self.grace = grace or 0.0
@@ -319,16 +318,24 @@ class Guardian:
 
         for start in range(0, len(pidfds), wire.MAX_SENT):
             some = pidfds[start : start + wire.MAX_SENT]
-            socket.send_fds(self.channel, [word], some)
-            # One answer for each message: more of them would be fds in flight, which the kernel limits.
-            answer = self.channel.recv(4)
+            try:
+                socket.send_fds(self.channel, [word], some)
+                # One answer for each message: more of them would be fds in flight, which the kernel limits.
+                answer = self.channel.recv(4)
+            except ConnectionError:
+                answer = b""
+            if not answer:
+                raise OSError("it has ended: does a sandbox forbid what it needs?")
             if int.from_bytes(answer, sys.byteorder) != len(some):
-                raise OSError("it can't hold them all: too many open files, or it has ended")
+                raise OSError("it can't hold them all: too many open files")
 
     def dismiss(self) -> None:
         """Let it end, and reap it. May be called again."""
-        with contextlib.suppress(OSError):
+        try:
             self.channel.send(wire.DISMISS)
+        except OSError:
+            # It has ended; or it can't be told, and would take the end of the channel for ours.
+            self.helper.kill()
         self.channel.close()
         self.helper.end()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 
 from spawnx.backends.contract import LOST
+from spawnx.backends.python import signal_child, wait_readable
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -24,16 +24,18 @@ class Helper:
 
     Args:
         backend: by which it is watched, signalled and reaped.
-        pidfd: of a child; from now on its own.
+        pid: of a child.
+        pidfd: of the same; from now on its own.
 
     Attributes:
         pidfd: readable when it has ended.
     """
 
-    __slots__ = ("_backend", "pidfd")
+    __slots__ = ("_backend", "_pid", "pidfd")
 
-    def __init__(self, backend: Backend, pidfd: int) -> None:
+    def __init__(self, backend: Backend, pid: int, pidfd: int) -> None:
         self._backend = backend
+        self._pid = pid
         self.pidfd = pidfd
 
     @classmethod
@@ -43,19 +45,17 @@ class Helper:
         Raises:
             OSError: it could not be started.
         """
-        return cls(backend, backend.launch(program)[1])
+        return cls(backend, *backend.launch(program))
 
     def kill(self) -> None:
         """Send SIGKILL, if it is still known."""
         pidfd = self.pidfd
         if pidfd >= 0:
-            self._backend.fan_out([pidfd], signal.SIGKILL)
+            signal_child(self._backend, self._pid, pidfd, signal.SIGKILL)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait up to `timeout` seconds, or for ever, for it to end; whether it has."""
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(None if timeout is None else timeout * 1000))
+        return wait_readable([self.pidfd], timeout)
 
     def reap(self) -> int:
         """Forget it, which has ended; its exit code, or `LOST`."""

@@ -13,7 +13,9 @@ import sys
 from multiprocessing import reduction
 
 from spawnx import mp_private
+from spawnx.backends.contract import FORBIDDEN
 from spawnx.remote.rank import Call, Received
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,10 +168,29 @@ def _may_be_shared(rebuild: object) -> bool:
 
 def to_memory(name: str, data: memoryview) -> int:
     """A file in memory that holds `data` (memfd_create(2)); the caller closes it. `name` is what /proc shows."""
-    file = os.memfd_create(name)
+    file = _open_memory(name)
+    append(file, data)
+    return file
+
+
+def append(file: int, data: memoryview) -> None:
+    """Write all of `data` behind what was written to a file before."""
     while data:
         data = data[os.write(file, data) :]
-    return file
+
+
+def _open_memory(name: str) -> int:
+    try:
+        return os.memfd_create(name)
+    except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise
+    with standard_library():
+        import tempfile
+
+    # A file without a name: none is left, whatever happens. On a disk perhaps, where it costs more.
+    with tempfile.TemporaryFile(buffering=0) as file:
+        return os.dup(file.fileno())
 
 
 def _explain(

@@ -7,6 +7,7 @@ import os
 import signal
 
 from spawnx import mp_private
+from spawnx.backends.contract import FORBIDDEN
 from spawnx.remote import rank as remote
 
 TYPE_CHECKING = False
@@ -104,7 +105,28 @@ class RankProcess(remote.Rank):
         parent = mp_private.forked_by(self)
         if parent == os.getpid():
             return backend.open_pidfd(self.pid or 0)
-        return _pidfd_of_grandchild(self.pid or 0, parent)
+        return _pidfd_of_child(self.pid or 0, parent)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._send(super().terminate, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._send(super().kill, signal.SIGKILL)
+
+    def _send(self, send: Callable[[], None], signum: int) -> None:
+        """Send a signal as multiprocessing does: by pid, where it has made the rank; by pidfd, if that is forbidden."""
+        try:
+            send()
+        except OSError as error:
+            if error.errno not in FORBIDDEN or not hasattr(signal, "pidfd_send_signal"):
+                raise
+            pidfd = _pidfd_of_child(self.pid or 0, mp_private.forked_by(self))
+            try:
+                signal.pidfd_send_signal(pidfd, signum)
+            finally:
+                os.close(pidfd)
 
     def note_ended(self, code: int) -> None:
         """Note how a rank that was made by a launcher of ours has ended; it may then be reaped."""
@@ -126,8 +148,8 @@ class RankProcess(remote.Rank):
         return remote.unpickled, (), state
 
 
-def _pidfd_of_grandchild(pid: int, parent: int) -> int:
-    """A pidfd of a rank of the forkserver's: trusted only if it is still the child of that when it has been opened."""
+def _pidfd_of_child(pid: int, parent: int) -> int:
+    """A pidfd of a child of ours, or of the forkserver: trusted only if it still is one when it has been opened."""
     pidfd = os.pidfd_open(pid)
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:

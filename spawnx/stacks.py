@@ -9,6 +9,8 @@ import contextlib
 import os
 import time
 
+from spawnx import clock
+from spawnx.backends.python import signal_child
 from spawnx.process import RankProcess
 from spawnx.remote.board import ASK
 
@@ -40,8 +42,8 @@ def dump(processes: Mapping[int, BaseProcess], board: Board, backend: Backend) -
     lines = board.lines()
     before = {rank: len(board.stack(rank)) for rank in processes if lines and lines[rank].ready}
     _ask([processes[rank] for rank in before], backend)
-    waiting, deadline = set(before), time.monotonic() + _ANSWERS_WITHIN
-    while waiting and time.monotonic() < deadline:
+    waiting, deadline = set(before), clock.monotonic() + _ANSWERS_WITHIN
+    while waiting and clock.monotonic() < deadline:
         time.sleep(_LOOK_EVERY)
         waiting = {rank for rank in waiting if _is_answering(processes[rank].pid or 0)}
     told = {}
@@ -54,10 +56,10 @@ def dump(processes: Mapping[int, BaseProcess], board: Board, backend: Backend) -
 def _ask(processes: list[BaseProcess], backend: Backend) -> None:
     if not processes or ASK is None:
         return
-    held = [one.sentinel for one in processes if isinstance(one, RankProcess) and one.holds_pidfd]
-    backend.fan_out(held, ASK)
     for process in processes:
-        if process.sentinel not in held and process.is_alive():
+        if isinstance(process, RankProcess) and process.holds_pidfd:
+            signal_child(backend, process.pid or 0, process.sentinel, ASK)
+        elif process.is_alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid or 0, ASK)
 

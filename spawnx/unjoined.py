@@ -12,6 +12,8 @@ import os
 import select
 import weakref
 
+from spawnx.backends.python import has_epoll
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -92,9 +94,9 @@ def _epoll() -> select.epoll | None:
     """The epoll over those of all contexts; None where there is none."""
     global _of_all  # noqa: PLW0603 - one per process
     if _of_all is None:
-        # gevent takes it away; a process may have no fd left for it.
-        with contextlib.suppress(AttributeError, OSError):
-            _of_all = select.epoll()
+        # A process may have no fd left for it.
+        with contextlib.suppress(OSError):
+            _of_all = select.epoll() if has_epoll() else None
     return _of_all
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from functools import partial
 
-from spawnx import reports
+from spawnx import clock, reports
 from spawnx.backends.contract import LOST
 from spawnx.process import RankProcess
 from spawnx.remote import notices
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 _LOOK_EVERY = 0.05
 # Seconds within which a wait that blocks returns when what it waits for has happened, on a machine that is busy.
 _WAKES_WITHIN = 0.3
-# Watched as if they were ranks: the guardian of the context, and the FIFO of its ranks' notices.
+# Watched as if they were ranks: the guardian of the context, and the pipe of its ranks' notices.
 _GUARDIAN = -1
 _NOTICES = -2
 
@@ -41,8 +40,8 @@ class Ended:
         exit_code: as multiprocessing has it; 255 if `status_lost`.
         status_lost: whether somebody else reaped it, so that nobody knows.
         report: what it left, if it failed and said why.
-        alive: `time.monotonic()` when we knew last that it lived.
-        seen: `time.monotonic()` when we saw that it had ended.
+        alive: `clock.monotonic()` when we knew last that it lived.
+        seen: `clock.monotonic()` when we saw that it had ended.
         peak_kib: the most memory that it had resident, in KiB; 0 where unknown.
     """
 
@@ -102,7 +101,7 @@ class Watcher:
         self.reported: dict[int, Report] = {}
         self.reported_at: dict[int, float] = {}
         self.failed: list[int] = []
-        self._looked = time.monotonic()
+        self._looked = clock.monotonic()
         self._guard: Guard | None = None
         self._processes = processes
         self._error_files = error_files
@@ -145,7 +144,7 @@ class Watcher:
             if rank not in self._alive or rank in self.reported:
                 continue
             # Nothing is taken from a notice alone: any rank may have written it.
-            told, now = guard.report(rank), time.monotonic()
+            told, now = guard.report(rank), clock.monotonic()
             if told is None and errno:
                 lines = guard.board.lines()
                 if lines and lines[rank].failing:
@@ -188,9 +187,9 @@ class Watcher:
             return
         # First all are noted, then all are let go: between the two an exception may come, and the next call finds
         # them again.
-        began = time.monotonic()
+        began = clock.monotonic()
         seen = self._look(timeout, len(self._alive) if for_all else 1)
-        now = time.monotonic()
+        now = clock.monotonic()
         if (
             now - began >= _WAKES_WITHIN
         ):  # it has blocked: what is seen now was not there to be seen until just now
@@ -201,7 +200,7 @@ class Watcher:
         for rank, code, peak_kib in seen:
             self._note(rank, code, peak_kib, silent=silent)
         self._let_go([rank for rank, _, _ in seen])
-        self._looked = time.monotonic()
+        self._looked = clock.monotonic()
 
     def _hear(self, guard: Guard, seen: list[Seen]) -> list[Seen]:
         """See to what is watched beside the ranks; returns the ranks alone."""
@@ -215,9 +214,9 @@ class Watcher:
         """What the watch sees, and those that can only be asked: they are asked every now and then."""
         if not self._unheld:
             return self._watch.wait(timeout, gather)
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else clock.monotonic() + timeout
         while True:
-            left = deadline - time.monotonic()
+            left = deadline - clock.monotonic()
             ended = self._backend.sweep(list(self._unheld))
             # No wait if some were found: what the watch has ready is taken along.
             seen = self._watch.wait(0 if ended else min(left, _LOOK_EVERY))
@@ -229,7 +228,7 @@ class Watcher:
         """What is known of a rank that has failed, one that lives still included."""
         if rank in self.ended:
             return self.ended[rank]
-        now = time.monotonic()
+        now = clock.monotonic()
         return Ended(rank, self._pids[rank], 0, report=self.reported[rank], alive=now, seen=now)
 
     def take(self, rank: int) -> int:
@@ -301,6 +300,6 @@ class Watcher:
             status_lost=lost,
             report=told,
             alive=self._looked,
-            seen=time.monotonic(),
+            seen=clock.monotonic(),
             peak_kib=peak_kib,
         )

@@ -14,6 +14,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing import util
 from multiprocessing.connection import wait
@@ -369,6 +370,11 @@ def start_a_child() -> None:
 
 
 # What ranks do
+
+
+def rest(rank: int, seconds: float) -> None:
+    """Do nothing for a while."""
+    time.sleep(seconds)
 
 
 def nothing(rank: int) -> None:

@@ -5,6 +5,8 @@ Errors are `OSError`s with the errno of the system; whoever calls turns them int
 
 from __future__ import annotations
 
+import errno
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -15,6 +17,8 @@ else:
 
 # The exit code of a child that somebody else has reaped: nobody knows it.
 LOST = 1 << 16
+# What a kernel that lacks a call answers, and a sandbox (a seccomp filter) that forbids it: so it stays.
+FORBIDDEN = frozenset({errno.ENOSYS, errno.EPERM})
 
 if TYPE_CHECKING:
     # A rank that a watch has seen ended: its index, its exit code as multiprocessing has it (LOST, or None where only

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import math
 import os
-import time
 
+from spawnx import clock
 from spawnx.backends._native import ffi, lib
 from spawnx.backends.contract import LOST
 from spawnx.standard import standard_library
@@ -42,10 +42,15 @@ class NativeBackend:
 
     def features(self) -> dict[str, str]:
         """See the contract."""
+        with standard_library():
+            from spawnx.backends import python
+
         return {
             "parent death signal": "prctl",
             "pidfd": "yes" if self.has_pidfd() else "no",
-            "watch": "epoll, in batches of " + str(lib.SPX_BATCH),
+            "watch": f"epoll, in batches of {lib.SPX_BATCH}"
+            if python.has_epoll()
+            else "the standard library's selectors",
         }
 
     def has_pidfd(self) -> bool:
@@ -125,7 +130,12 @@ class NativeBackend:
 
     def open_watch(self) -> Watch:
         """See the contract."""
-        return NativeWatch()
+        with standard_library():
+            from spawnx.backends import python  # not at the top: ranks that arm themselves load this module
+
+        # Where epoll is forbidden; or is the standard library's no longer, as under gevent, whose greenlets a call that
+        # blocks the thread would hold up.
+        return NativeWatch() if python.has_epoll() else python.PidfdWatch(self)
 
 
 def clone_siblings(memory: mmap.mmap, pids_at: int, count: int, parent: int, death_signal: int) -> int:
@@ -248,9 +258,9 @@ class NativeWatch:
     def wait(self, timeout: float | None, gather: int = 1) -> list[Seen]:
         """See the contract."""
         watch = self._watch
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else clock.monotonic() + timeout
         while True:
-            left = None if deadline is None else deadline - time.monotonic()
+            left = None if deadline is None else deadline - clock.monotonic()
             count = lib.spx_watch_wait(watch, _milliseconds(left), gather, _GATHER_MS)
             # On -EINTR the interpreter runs the signal's handler before the next line, and is done if that raises.
             if count > 0:

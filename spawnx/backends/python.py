@@ -9,7 +9,7 @@ import struct
 import sys
 from functools import partial
 
-from spawnx.backends.contract import LOST
+from spawnx.backends.contract import FORBIDDEN, LOST
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from spawnx.backends.contract import Program, Seen, Watch
+    from spawnx.backends.contract import Backend, Program, Seen, Watch
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 # <linux/pidfd.h>: struct pidfd_info in its first form, its ioctl, and the bit by which it tells exit codes.
@@ -38,7 +38,9 @@ class PythonBackend:
         return {
             "parent death signal": "prctl by _ctypes" if sys.platform == "linux" else "no",
             "pidfd": "yes" if self.has_pidfd() else "no",
-            "watch": "multiprocessing.connection.wait" if sys.platform == "win32" else _selector_name(),
+            "watch": "multiprocessing.connection.wait"
+            if sys.platform == "win32"
+            else _watching_selector().__name__,
         }
 
     def has_pidfd(self) -> bool:
@@ -161,7 +163,7 @@ def _probe_pidfd() -> bool:
     try:
         pidfd = os.pidfd_open(os.getpid())
     except OSError as error:
-        if error.errno in {errno.ENOSYS, errno.EPERM}:
+        if error.errno in FORBIDDEN:
             return False
         raise
     try:
@@ -205,26 +207,98 @@ def end_unheld(pid: int) -> None:
         os.waitpid(pid, 0)
 
 
-def _selector_name() -> str:
+def signal_child(backend: Backend, pid: int, pidfd: int, signum: int) -> None:
+    """Send a signal to a child of ours, by its pidfd; by its pid where a sandbox forbids that.
+
+    As long as we have not reaped it its number is nobody else's, unless somebody else reaps: hence the look before.
+    """
+    try:
+        backend.fan_out([pidfd], signum)
+    except OSError as error:
+        # EPERM may also be the answer for this one alone, which runs as another user: kill(2) then says the same.
+        if error.errno not in FORBIDDEN:
+            raise
+        if backend.peek(pidfd) is None:
+            os.kill(pid, signum)
+
+
+def wait_readable(fds: Sequence[int], timeout: float | None) -> bool:
+    """Wait up to `timeout` seconds, or for ever, until one of a few fds is readable; whether one is."""
+    with _waiting_selector()() as selector:
+        for fd in fds:
+            selector.register(fd, 1)  # selectors.EVENT_READ
+        while not (ready := selector.select(timeout)) and timeout is None:
+            pass
+    return bool(ready)
+
+
+def has_epoll() -> bool:
+    """Whether epoll works here, and may block the calling thread: not where gevent or eventlet has replaced it."""
     with standard_library():
         import selectors
 
-    return selectors.DefaultSelector.__name__
+    return _watching_selector() is getattr(selectors, "EpollSelector", None)
+
+
+def _watching_selector() -> type[selectors.BaseSelector]:
+    """The selector for many fds: the best that works here; under gevent or eventlet theirs, which lets others run."""
+    with standard_library():
+        import selectors
+
+    return _first_that_works(selectors.DefaultSelector, "PollSelector", "SelectSelector")
+
+
+def _waiting_selector() -> type[selectors.BaseSelector]:
+    """The selector for a few fds: one system call, where that works."""
+    with standard_library():
+        import selectors
+
+    default = selectors.DefaultSelector
+    if default.__module__ != selectors.__name__:  # gevent's
+        return default
+    return _first_that_works(getattr(selectors, "PollSelector", default), default.__name__, "SelectSelector")
+
+
+def _first_that_works(best: type[selectors.BaseSelector], *others: str) -> type[selectors.BaseSelector]:
+    """Probed by doing, once: a sandbox may allow that an epoll is made, and forbid that it is waited for."""
+    with standard_library():
+        import selectors
+
+    if best not in _working:
+        found = [best, *(getattr(selectors, name) for name in others if hasattr(selectors, name))]
+        _working[best] = next((kind for kind in found[:-1] if _works(kind)), found[-1])
+    return _working[best]
+
+
+# The selector that was preferred -> the one that works.
+_working: dict[type[selectors.BaseSelector], type[selectors.BaseSelector]] = {}
+
+
+def _works(kind: type[selectors.BaseSelector]) -> bool:
+    ends = os.pipe()
+    try:
+        with kind() as selector:
+            selector.register(ends[0], 1)
+            selector.select(0)
+    except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise
+        return False
+    finally:
+        for fd in ends:
+            os.close(fd)
+    return True
 
 
 class SelectorWatch:
     """See `contract.Watch`: one selector in which each sentinel is registered once."""
 
     def __init__(self) -> None:
-        with standard_library():
-            import selectors
-
-        self._selector: selectors.BaseSelector = selectors.DefaultSelector()
-        self._read = selectors.EVENT_READ
+        self._selector = _watching_selector()()
 
     def add(self, sentinel: int, rank: int) -> None:
         """See the contract."""
-        self._selector.register(sentinel, self._read, rank)
+        self._selector.register(sentinel, 1, rank)  # selectors.EVENT_READ
 
     def wait(self, timeout: float | None, gather: int = 1) -> list[Seen]:  # noqa: ARG002 - each wake-up is the interpreter's, gathered or not
         """See the contract."""
@@ -248,7 +322,7 @@ class SelectorWatch:
 class PidfdWatch(SelectorWatch):
     """See `contract.Watch`: a selector over pidfds, which also tells exit codes."""
 
-    def __init__(self, backend: PythonBackend) -> None:
+    def __init__(self, backend: Backend) -> None:
         super().__init__()
         self._peek = backend.peek
 

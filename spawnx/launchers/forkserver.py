@@ -10,15 +10,14 @@ import contextlib
 import mmap
 import os
 import pickle
-import select
 import signal
 import sys
 import threading
 from functools import partial
 
 from spawnx import mp_private
-from spawnx.backends.contract import Program
-from spawnx.backends.python import end_unheld
+from spawnx.backends.contract import FORBIDDEN, Program
+from spawnx.backends.python import end_unheld, wait_readable
 from spawnx.helper import Helper, connection, told
 from spawnx.launchers import likeness
 from spawnx.launchers.clone import CloneLauncher, Slower, launch
@@ -144,9 +143,8 @@ class KeptTemplate:
         self._backend = backend
         try:
             with contextlib.ExitStack() as opened:
-                board = os.memfd_create("spawnx-board")
+                board = to_memory("spawnx-board", memoryview(bytes(mmap.PAGESIZE)))
                 opened.callback(os.close, board)
-                os.ftruncate(board, mmap.PAGESIZE)
                 self._board = mmap.mmap(board, mmap.PAGESIZE)
                 self._channel, theirs = connection()
                 opened.enter_context(theirs)
@@ -155,7 +153,7 @@ class KeptTemplate:
                 pid, pidfd = backend.launch(_program(theirs.fileno(), board, file, modules, errand))
                 job.outlive([pid])
                 job.lasts = True
-                self._helper = Helper(backend, pidfd)
+                self._helper = Helper(backend, pid, pidfd)
         except OSError as error:
             raise CantServe(f"no template could be started: {error}") from error
         # Not its own method: it would never be collected.
@@ -166,8 +164,13 @@ class KeptTemplate:
         job.on_cancel = self._helper.kill
         if job.cancelled:
             self._helper.kill()
-        word = self._hear(1 + wire.MASK + wire.MOST_TEXT)
-        job.on_cancel = None
+        try:
+            word = self._hear(1 + wire.MASK + wire.MOST_TEXT)
+        except CantServe:
+            self.close()
+            raise
+        finally:
+            job.on_cancel = None
         errand.pending.update(signals_of(int.from_bytes(word[1 : 1 + wire.MASK], "little")))
         if word.startswith(wire.READY):
             return
@@ -184,14 +187,13 @@ class KeptTemplate:
         with standard_library():
             import socket
 
-        poll = select.poll()
-        poll.register(self._channel, select.POLLIN)
-        poll.register(self._helper.pidfd, select.POLLIN)
-        poll.poll()
+        wait_readable([self._channel.fileno(), self._helper.pidfd], None)
         try:
             return self._channel.recv(most, socket.MSG_DONTWAIT)
         except (BlockingIOError, ConnectionError):
             return b""
+        except OSError as error:
+            raise _unheard(error) from None
 
     def clone(self, errand: Errand) -> Helper | None:
         """Have it cloned into the template of a call; None if that has ended already, and somebody else has reaped it.
@@ -213,7 +215,7 @@ class KeptTemplate:
         if number:
             raise OSError(number, os.strerror(number))
         try:
-            return Helper(self._backend, self._backend.open_pidfd(pid))
+            return Helper(self._backend, pid, self._backend.open_pidfd(pid))
         except ChildProcessError:
             return None
 
@@ -234,6 +236,8 @@ class KeptTemplate:
             answer = self._hear(4)
         except ConnectionError:
             answer = b""
+        except OSError as error:
+            raise _unheard(error) from None
         finally:
             os.close(file)
         return int.from_bytes(answer, "little") if answer else None
@@ -269,6 +273,11 @@ def _program(channel: int, board: int, file: int, modules: tuple[str, ...], erra
     return Program(
         argv, keep=[channel, board, file, tracker], death_signal=signal.SIGKILL, mask=signal.valid_signals()
     )
+
+
+def _unheard(error: OSError) -> OSError | CantServe:
+    """What is raised when the channel can't be used: a reason to go another way, where a sandbox forbids it."""
+    return CantServe(str(error), for_good=True) if error.errno in FORBIDDEN else error
 
 
 def _end(channel: socket.socket, helper: Helper) -> int:

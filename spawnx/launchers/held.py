@@ -6,14 +6,13 @@ import contextlib
 import errno
 import math
 import os
-import select
 import signal
 import threading
 import time
 
-from spawnx import mp_private
+from spawnx import clock, mp_private
 from spawnx.backends.contract import LOST
-from spawnx.backends.python import end_unheld
+from spawnx.backends.python import end_unheld, signal_child, wait_readable
 from spawnx.fd_room import FULL, FdRoom
 
 TYPE_CHECKING = False
@@ -111,9 +110,7 @@ class Popen:
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait up to `timeout` seconds, or for ever, for the child to end; the exit code, or None."""
         if self.poll() is None:
-            poll = select.poll()
-            poll.register(self.sentinel, select.POLLIN)
-            poll.poll(None if timeout is None else max(0, timeout) * 1000)
+            wait_readable([self.sentinel], None if timeout is None else max(0, timeout))
         return self.poll()
 
     def terminate(self) -> None:
@@ -131,7 +128,7 @@ class Popen:
     def send_signal(self, signum: int) -> None:
         """Send a signal, unless the child is known to have ended."""
         if self.returncode is None:
-            self._backend.fan_out([self.sentinel], signum)
+            signal_child(self._backend, self.pid, self.sentinel, signum)
 
 
 class UnheldPopen(Popen):
@@ -165,8 +162,8 @@ class UnheldPopen(Popen):
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait up to `timeout` seconds, or for ever, for the child to end; the exit code, or None."""
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        while self.poll() is None and (left := deadline - time.monotonic()) > 0:
+        deadline = math.inf if timeout is None else clock.monotonic() + timeout
+        while self.poll() is None and (left := deadline - clock.monotonic()) > 0:
             time.sleep(min(left, self.LOOK_EVERY))
         return self.returncode
 

@@ -68,7 +68,7 @@ def of(errand: Errand, modules: tuple[str, ...]) -> dict[str, object]:
         **_inherited(),
     }
     if modules:  # libraries count the processors when they are loaded
-        found["the processors"] = sorted(errand.affinity)
+        found["the processors"] = sorted(errand.affinity or ())
     if not all(map(preload.is_vetted, modules)):  # which file a name stands for
         found["sys.path"] = sys.path[:]
     return found

@@ -8,7 +8,7 @@ import pickle
 from multiprocessing import reduction
 
 from spawnx import mp_private
-from spawnx.payload import to_memory
+from spawnx.payload import append, to_memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def command_line(module: str, function: str, file: int, arguments: dict[str, obj
     The arguments are written to the end of `file`, which is memory that it inherits.
     """
     data = pickle.dumps(arguments)
-    at = os.fstat(file).st_size
-    os.pwrite(file, data, at)
+    at = os.lseek(file, 0, os.SEEK_END)
+    append(file, memoryview(data))
     return mp_private.interpreter_command(module, function, file, at, len(data))
 
 

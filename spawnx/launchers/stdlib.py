@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from spawnx import mp_private
@@ -56,7 +57,11 @@ def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:
             # Between the fork inside and the moment it is known, a KeyboardInterrupt loses the child to us, as in
             # multiprocessing: it finds its pipe closed and exits. Signals can't be blocked, the rank would
             # inherit that.
-            rank.start()
+            try:
+                rank.start()
+            except EOFError as error:  # what multiprocessing raises has no words
+                text = "multiprocessing's forkserver has ended; its standard error says why"
+                raise ConnectionResetError(errno.ECONNRESET, text) from error
             rank.early_word = None
     finally:
         payloads.close()

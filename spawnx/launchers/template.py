@@ -11,12 +11,14 @@ import os
 import pickle
 import signal
 
+from spawnx import affinity
 from spawnx.backends.contract import LOST
 from spawnx.backends.python import end_unheld
 from spawnx.helper import told
 from spawnx.launchers import held
 from spawnx.launchers.message import Messages
 from spawnx.launchers.thread import launch_in_thread
+from spawnx.payload import append, to_memory
 from spawnx.remote import preload, template
 from spawnx.remote.rank import GUARDIAN
 
@@ -59,7 +61,7 @@ class Errand:
         order: the fd of its message.
         arguments: of `remote.template.main`, besides that.
         keep: the fds that it has under the same numbers.
-        affinity: the processors on which it may run.
+        affinity: see `spawnx.affinity.present`.
         pending: the signals that were sent to what was started for it, and that nobody has taken.
     """
 
@@ -70,7 +72,7 @@ class Errand:
         self.arguments = arguments
         self.keep = keep
         self.pending: set[int] = set()
-        self.affinity = os.sched_getaffinity(0)
+        self.affinity = affinity.present()
 
 
 class Template:
@@ -94,9 +96,8 @@ class Template:
         self._modules = modules
         self._ranks = ranks
         self._messages = Messages(order, payloads)
-        self._table_file = os.memfd_create("spawnx-pids")
+        self._table_file = to_memory("spawnx-pids", memoryview(bytes(template.size_of(len(ranks)))))
         try:
-            os.ftruncate(self._table_file, template.size_of(len(ranks)))
             self._table = template.Table(self._table_file, len(ranks))
         except BaseException:
             os.close(self._table_file)
@@ -129,7 +130,8 @@ class Template:
         # All of one size, so that each clone reads its own: to drop a list of them would be work for N in each of N.
         places = [pickle.dumps(rank.place) for rank in self._ranks]
         place_size = max(map(len, places))
-        os.pwrite(message.file, b"".join(place.ljust(place_size) for place in places), message.size)
+        os.lseek(message.file, message.size, os.SEEK_SET)
+        append(message.file, memoryview(b"".join(place.ljust(place_size) for place in places)))
         arguments: dict[str, object] = {
             "size": message.size,
             "place_size": place_size,

@@ -76,6 +76,7 @@ class Job:
         self._children: list[int] = []
         self._claimed: list[Life] = []
         self._thread: threading.Thread | None = None
+        self._started_by = 0
 
     def outlive(self, pids: Iterable[int]) -> None:
         """Keep the thread until these children of this process have ended."""
@@ -90,6 +91,7 @@ class Job:
 
     def start(self) -> None:
         """Start the thread. Where none can be had (too many, or the interpreter ends), work in the calling one."""
+        self._started_by = threading.get_native_id()
         thread = threading.Thread(target=self._live, name="spawnx-launch", daemon=True)
         try:
             uninterrupted.do(thread.start)
@@ -132,6 +134,10 @@ class Job:
 
     def _live(self) -> None:
         self._do()
+        # gevent and eventlet have made a greenlet of this thread. It is the caller's thread that has created the ranks,
+        # and a wait for them would block all its greenlets: claims are kept, and nothing ends here.
+        if threading.get_native_id() == self._started_by:
+            return
         # From the last one: ranks end in about the order in which they were made, and each wait that blocks is a switch
         # of threads. By waitid(2), which needs no fd, and leaves the status to whoever reaps.
         for pid in reversed(self._children):

@@ -72,9 +72,9 @@ def out_of_the_way(fd: int) -> int:
         import fcntl
         import resource
 
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    lowest = (_BELOW if soft < 0 else min(soft, _BELOW)) - _ROOM
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # no room; or a sandbox forbids it
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        lowest = (_BELOW if soft < 0 else min(soft, _BELOW)) - _ROOM
         moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(lowest, fd))
         os.close(fd)
         return moved

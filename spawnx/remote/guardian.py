@@ -6,14 +6,15 @@ A program of its own, started as `python -I -S -c ...`: it must outlive a killed
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
 import socket
 import struct
 import sys
-import time
 
+from spawnx import clock
 from spawnx.remote.names import is_ours
 from spawnx.remote.wire import DISMISS, HOLD_ARMED, HOLD_UNARMED, MAX_SENT
 from spawnx.remote.withdraw import withdraw
@@ -36,10 +37,23 @@ def main() -> None:
 def _withdraw() -> None:
     """Be on our own. See csrc/guardian.c."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    os.setsid()
+    with contextlib.suppress(OSError):
+        os.setsid()
     withdraw()
+    _check_signals()
     with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as name:
         name.write("spawnx-guardian")
+
+
+def _check_signals() -> None:
+    """See that signals can be sent by pidfd, which a sandbox may forbid, before anybody relies on us.
+
+    Raises:
+        OSError: they can't.
+    """
+    pidfd = os.pidfd_open(os.getpid())
+    signal.pidfd_send_signal(pidfd, 0)
+    os.close(pidfd)
 
 
 def _pidfd_of_parent(pid: int) -> int:
@@ -125,9 +139,13 @@ class Guardian:
         except BlockingIOError:
             return False
         except OSError as error:
+            # Any other error is ours: taken for the supervisor's end, it would cost the ranks of a living one their
+            # folder.
+            if error.errno not in {errno.ECONNRESET, errno.ENOTCONN}:
+                raise
             self._owner_gone = True
-            # Told once, before what was sent is read: it left answers of ours unread.
-            return isinstance(error, ConnectionResetError)
+            # ECONNRESET is told once, before what was sent is read: it left answers of ours unread.
+            return error.errno == errno.ECONNRESET
         if not word:
             self._owner_gone = True
             return False
@@ -142,7 +160,7 @@ class Guardian:
             self._ranks[pidfd] = word
             self._epoll.register(pidfd, select.EPOLLIN)
         # Suppressed: a supervisor that has died meanwhile is noticed by its pidfd.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(ConnectionError, BlockingIOError):
             self._channel.send(_ANSWER.pack(len(pidfds)), socket.MSG_NOSIGNAL)
 
     def _end_all(self, *, executed: bool) -> None:
@@ -164,6 +182,6 @@ class Guardian:
                     signal.pidfd_send_signal(pidfd, signum)
 
     def _wait_for_ends(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while self._ranks and (left := deadline - time.monotonic()) > 0:
+        deadline = clock.monotonic() + seconds
+        while self._ranks and (left := deadline - clock.monotonic()) > 0:
             self._take(left)

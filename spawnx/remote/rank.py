@@ -11,9 +11,9 @@ import errno
 import os
 import signal
 import sys
-import time
 from multiprocessing.process import BaseProcess
 
+from spawnx import clock
 from spawnx.remote import board, report
 from spawnx.remote.ends import Ends, Own
 from spawnx.standard import standard_library
@@ -198,7 +198,7 @@ def fail(path: str, stage: str, error: BaseException, traceback: TracebackType |
     with standard_library():
         from spawnx.remote import notices
 
-    raised = time.monotonic()
+    raised = clock.monotonic()
     board.mark_failing()
     number = report_or_print(path, stage, error, traceback, raised)
     if number:

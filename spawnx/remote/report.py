@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 
+from spawnx import clock
 from spawnx.remote.board import IMPORT, RUN, UNPICKLE
 from spawnx.standard import standard_library
 
@@ -38,7 +38,7 @@ class Report:
     Attributes:
         text: the traceback, as `traceback.format_exc` gives it.
         stage: "import", "unpickle" or "run".
-        time: `time.monotonic()` when it was caught: one clock for all processes of a machine. None in the
+        time: `clock.monotonic()` when it was caught: one clock for all processes of a machine. None in the
             reference's files.
         type_name: the exception's type, as a traceback names it. None in the reference's files.
         peak_kib: the most memory that the rank had resident until then, in KiB. None where unknown.
@@ -90,7 +90,7 @@ def of(error: BaseException, traceback: TracebackType | None, stage: str, raised
         error: what was raised.
         traceback: what is told of it.
         stage: how far the rank had come.
-        raised: `time.monotonic()` when it was caught; None is now.
+        raised: `clock.monotonic()` when it was caught; None is now.
     """
     with standard_library():
         from traceback import format_exception
@@ -98,7 +98,7 @@ def of(error: BaseException, traceback: TracebackType | None, stage: str, raised
     return Report(
         "".join(format_exception(type(error), error, traceback)),
         stage,
-        time.monotonic() if raised is None else raised,
+        clock.monotonic() if raised is None else raised,
         type_name=type_name(error),
         peak_kib=_peak_kib(),
     )
@@ -162,7 +162,10 @@ def _peak_kib() -> int | None:
             import resource
     except ImportError:  # Windows
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    except OSError:  # a sandbox forbids it
+        return None
     return peak // 1024 if sys.platform == "darwin" else peak
 
 

@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 
+from spawnx import affinity
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -21,14 +22,14 @@ LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("
 _STREAMS = ("stdin", "stdout", "stderr")
 
 
-def present(affinity: set[int]) -> dict[str, Any]:
+def present(processors: set[int] | None) -> dict[str, Any]:
     """What a child of this process would have, whose thread may run on some processors."""
     with standard_library():
         from spawnx.backends import native
 
     return {
         "environment": native.environment(),
-        "affinity": affinity,
+        "affinity": processors,
         "umask": _umask(),
         "limits": {limit: resource.getrlimit(limit) for limit in LIMITS},
     }
@@ -58,8 +59,7 @@ def assume(present: dict[str, Any], set_by_imports: Mapping[bytes, bytes]) -> No
     """
     _assume_environment(present["environment"], set_by_imports)
     os.umask(present["umask"])
-    if os.sched_getaffinity(0) != present["affinity"]:
-        os.sched_setaffinity(0, present["affinity"])
+    affinity.assume(present["affinity"])
     for limit, values in present["limits"].items():
         if resource.getrlimit(limit) != values:
             resource.setrlimit(limit, values)

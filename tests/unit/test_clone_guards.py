@@ -120,26 +120,12 @@ def test_supervisor_that_is_the_first_of_its_pid_namespace_has_clones() -> None:
 def test_sandbox_that_forbids_siblings_gets_its_ranks_by_exec() -> None:
     """Both system calls refuse: nothing was cloned, and nothing is tried in the next call."""
     source = """
-        import ctypes, errno, logging, struct, sys
+        import errno, logging, sys
         import spawnx
-        from tests import ranks
+        from tests import ranks, sandbox
 
-        load, equal, any_set, ret = 0x20, 0x15, 0x45, 0x06
-        refuse, allow = 0x00050000 | errno.EPERM, 0x7FFF0000
-        code = [
-            (load, 0, 0, 0),             # the number of the call
-            (equal, 3, 0, 435),          # clone3: refuse
-            (equal, 0, 3, 56),           # clone: look at its flags; else allow
-            (load, 0, 0, 16),
-            (any_set, 0, 1, 0x8000),     # CLONE_PARENT
-            (ret, 0, 0, refuse),
-            (ret, 0, 0, allow),
-        ]
-        raw = b"".join(struct.pack("HBBI", *one) for one in code)
-        buffer = ctypes.create_string_buffer(raw, len(raw))
-        filter_ = struct.pack("H6xQ", len(code), ctypes.addressof(buffer))
-        libc = ctypes.CDLL(None)
-        assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, filter_, 0, 0) == 0
+        sandbox.deny("clone3", errno.EPERM)
+        sandbox.deny("clone", errno.EPERM, only_with=0x8000)  # CLONE_PARENT
         logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
         for _ in range(2):
             context = spawnx.spawn(ranks.nothing, (), 2, join=False)

@@ -153,29 +153,23 @@ def test_unknown_signal_is_told_after_all_were_tried(pidfd: int) -> None:
     assert -errno.EINVAL == lib.spx_fan_out([pidfd, pidfd], 2, 9999)
 
 
-def with_answer(number: int, answer: int, source: str) -> str:
-    """What a program prints whose system call of that number is answered by an errno: a seccomp filter does it.
+def with_answer(name: str, answer: int, source: str) -> str:
+    """What a program prints whose system call of that name is answered by an errno: see `tests.sandbox`.
 
     The program finds `deny`, which installs the filter, and `launch`, which launches a program and prints how it ended.
     """
     if os.uname().machine != "x86_64":
         pytest.skip("the filter has the numbers of x86_64")
     preamble = f"""
-        import ctypes, errno, os, struct, sys
+        import errno, os, sys
         from spawnx.backends.contract import Program
         from spawnx.backends.native import NativeBackend
         from spawnx.backends._native import ffi, lib
+        from tests import sandbox
         from tests.unit.test_core import PYTHON, ended
 
         def deny():
-            load, jump, ret = 0x20, 0x15, 0x06
-            code = [(load, 0, 0, 0), (jump, 0, 1, {number})]
-            code += [(ret, 0, 0, 0x00050000 | {answer}), (ret, 0, 0, 0x7FFF0000)]
-            raw = b"".join(struct.pack("HBBI", *one) for one in code)
-            buffer = ctypes.create_string_buffer(raw, len(raw))
-            program = struct.pack("H6xQ", len(code), ctypes.addressof(buffer))
-            libc = ctypes.CDLL(None, use_errno=True)
-            assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+            sandbox.deny({name!r}, {answer})
 
         def launch(*argv, keep=(), death_signal=0):
             program = Program(argv, keep=keep, death_signal=death_signal, mask=())
@@ -193,26 +187,25 @@ def with_answer(number: int, answer: int, source: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("number", "call"),
+    ("name", "call"),
     [
-        (434, "lib.spx_open_pidfd(os.getpid())"),
-        (247, "lib.spx_sweep([os.getpid()], 1, ffi.new('struct spx_seen[]', 1), 1)"),
-        (424, "lib.spx_fan_out([0], 1, 0)"),
+        ("pidfd_open", "lib.spx_open_pidfd(os.getpid())"),
+        ("waitid", "lib.spx_sweep([os.getpid()], 1, ffi.new('struct spx_seen[]', 1), 1)"),
+        ("pidfd_send_signal", "lib.spx_fan_out([0], 1, 0)"),
     ],
-    ids=["pidfd_open", "waitid", "pidfd_send_signal"],
 )
-def test_kernel_that_lacks_a_call_answers_enosys(number: int, call: str) -> None:
+def test_kernel_that_lacks_a_call_answers_enosys(name: str, call: str) -> None:
     """A filter stands for it; the pure backend's probe takes the same answer for "no"."""
     source = f"own = NativeBackend().has_pidfd(); deny(); print(own, {call} == -errno.ENOSYS)"
 
-    assert "True True\n" == with_answer(number, errno.ENOSYS, source)
+    assert "True True\n" == with_answer(name, errno.ENOSYS, source)
 
 
 def test_sandbox_that_forbids_the_death_signal_still_gets_its_ranks() -> None:
     """Armed before the exec or by the rank itself: they then live as on systems that have no such signal."""
     source = "deny(); launch(*PYTHON, '', death_signal=2); print(NativeBackend().arm(2, os.getppid()))"
 
-    assert "0\nTrue\n" == with_answer(157, errno.EPERM, source)
+    assert "0\nTrue\n" == with_answer("prctl", errno.EPERM, source)
 
 
 # Watch, peek, reap
@@ -533,17 +526,22 @@ def test_kernel_without_close_range_closes_fds_one_by_one() -> None:
         launch(*PYTHON, code, keep=[kept])
         """
 
-    assert "0\n" == with_answer(436, errno.ENOSYS, source)
+    assert "0\n" == with_answer("close_range", errno.ENOSYS, source)
+
+
+@needs_vfork
+def test_sandbox_that_forbids_vfork_launches_by_fork() -> None:
+    """With the same fds, mask and exit code; an exec that fails is known, too."""
+    source = "deny(); launch(*PYTHON, 'import sys; sys.exit(7)', death_signal=9); launch('/nowhere')"
+
+    assert "7\nENOENT\n" == with_answer("vfork", errno.EPERM, source)
 
 
 @pytest.mark.parametrize(
-    ("number", "answer"),
-    [
-        pytest.param(58, errno.EAGAIN, marks=needs_vfork, id="vfork"),
-        pytest.param(434, errno.EMFILE, id="pidfd_open"),
-    ],
+    ("name", "answer"),
+    [pytest.param("vfork", errno.EAGAIN, marks=needs_vfork), ("pidfd_open", errno.EMFILE)],
 )
-def test_launch_that_fails_leaves_no_child(number: int, answer: int) -> None:
+def test_launch_that_fails_leaves_no_child(name: str, answer: int) -> None:
     """Neither where there is none, nor where it can't be held."""
     source = """
         deny()
@@ -551,7 +549,7 @@ def test_launch_that_fails_leaves_no_child(number: int, answer: int) -> None:
         print(open(f"/proc/self/task/{os.getpid()}/children").read())
         """
 
-    assert f"{errno.errorcode[answer]}\n\n" == with_answer(number, answer, source)
+    assert f"{errno.errorcode[answer]}\n\n" == with_answer(name, answer, source)
 
 
 def test_unknown_death_signal_is_told() -> None:

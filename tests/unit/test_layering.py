@@ -31,6 +31,7 @@ ALLOWED = {
         "remote.report",
     },
     "context": {
+        "clock",
         "unjoined",
         "watcher",
         "verdict",
@@ -49,13 +50,25 @@ ALLOWED = {
     "board": {"remote.board"},
     "reports": {"remote.board", "remote.report"},
     "errors": {"failure"},
-    "unjoined": {"context", "guard", "watcher"},
-    "evidence": {"backends", "board", "failure", "mp_private", "watcher", "remote.board", "remote.rank"},
+    "unjoined": {"backends", "context", "guard", "watcher"},
+    "evidence": {
+        "backends",
+        "board",
+        "clock",
+        "failure",
+        "mp_private",
+        "payload",
+        "watcher",
+        "remote.board",
+        "remote.rank",
+    },
     "finishing": {"teardown"},
-    "stacks": {"board", "process", "backends.contract", "remote.board"},
+    "stacks": {"board", "clock", "process", "backends", "remote.board"},
     "telling": {"errors", "failure", "teardown", "watcher"},
     "launchers": {
         "uninterrupted",
+        "affinity",
+        "clock",
         "launchers",
         "guard",
         "helper",
@@ -71,11 +84,12 @@ ALLOWED = {
         "remote.template",
         "remote.wire",
     },
-    "helper": {"backends.contract"},
+    "helper": {"backends"},
     "folder": {"reports", "remote.names", "remote.report"},
     "guard": {
         "uninterrupted",
         "board",
+        "clock",
         "folder",
         "reports",
         "helper",
@@ -92,13 +106,14 @@ ALLOWED = {
         "remote.wire",
     },
     "mp_private": {"backends.contract"},
-    "watcher": {"guard", "process", "reports", "backends", "remote.notices", "remote.report"},
+    "watcher": {"clock", "guard", "process", "reports", "backends", "remote.notices", "remote.report"},
     "process": {"payload", "guard", "mp_private", "backends.contract", "remote.rank"},
-    "payload": {"mp_private", "remote.rank"},
+    "affinity": {"backends.contract"},
+    "payload": {"mp_private", "backends.contract", "remote.rank"},
     # mp_private: what the standard library launches programs with is private to multiprocessing.
-    "backends": {"backends", "settings", "mp_private"},
+    "backends": {"backends", "clock", "settings", "mp_private"},
     # What runs in a rank: never the supervisor's side, but the backend that arms it.
-    "remote": {"remote", "backends", "mp_private", "settings"},
+    "remote": {"remote", "affinity", "backends", "clock", "mp_private", "settings"},
 }
 
 
@@ -153,7 +168,7 @@ def test_private_names_of_multiprocessing_are_used_in_one_file(path: Path) -> No
 
 
 # Not imported from a file: built in, or the user's own.
-ANYWHERE = {"_signal", "atexit", "errno", "spawnx.standard", "torch"}
+ANYWHERE = {"_signal", "atexit", "errno", "posix", "spawnx.standard", "torch"}
 
 
 @pytest.mark.parametrize(
