@@ -14,6 +14,7 @@ import struct
 import sys
 
 from spawnx import clock
+from spawnx.backends.contract import FORBIDDEN
 from spawnx.remote.wire import DISMISS, HOLD_ARMED, HOLD_UNARMED, MAX_SENT
 from spawnx.remote.withdraw import withdraw
 
@@ -132,11 +133,12 @@ class Guardian:
             word, ancillary, _, _ = self._channel.recvmsg(1, room, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return False
-        except ConnectionResetError:
-            # Told once, before what was sent is read: it left answers of ours unread. Any other error is ours: taken
-            # for the supervisor's end, it would cost the ranks of a living one their folder.
+        except OSError as error:
+            if error.errno in FORBIDDEN:
+                raise  # taken for the supervisor's end, it would cost the ranks of a living one their folder
             self._owner_gone = True
-            return True
+            # Told once, before what was sent is read: it left answers of ours unread.
+            return isinstance(error, ConnectionResetError)
         if not word:
             self._owner_gone = True
             return False
@@ -150,9 +152,12 @@ class Guardian:
         for pidfd in pidfds:
             self._ranks[pidfd] = word
             self._epoll.register(pidfd, select.EPOLLIN)
-        # Suppressed: a supervisor that has died meanwhile is noticed by its pidfd.
-        with contextlib.suppress(ConnectionError, BlockingIOError):
+        # Passed over: a supervisor that has died meanwhile is noticed by its pidfd.
+        try:
             self._channel.send(_ANSWER.pack(len(pidfds)), socket.MSG_NOSIGNAL)
+        except OSError as error:
+            if error.errno in FORBIDDEN:
+                raise
 
     def _end_all(self, *, executed: bool) -> None:
         """The ladder for ranks whose supervisor is gone."""
