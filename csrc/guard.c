@@ -89,16 +89,18 @@ static int listen_once(struct held *held)
     while (size < 0 && errno == EINTR);
     if (size < 0 && errno == EAGAIN)
         return 0;
-    /* Any other error is ours: taken for the supervisor's end, it would cost the ranks of a living one their folder. */
-    if (size < 0 && errno != ECONNRESET && errno != ENOTCONN) {
+    /* A sandbox's, taken for the supervisor's end, would cost the ranks of a living one their folder. */
+    if (size < 0 && (errno == ENOSYS || errno == EPERM)) {
         held->error = -errno;
         return 0;
     }
     if (size <= 0)
         held->owner_gone = 1;
-    /* ECONNRESET is told once, before what was sent is read: it left answers of ours unread. */
-    if (size <= 0)
-        return size < 0 && errno == ECONNRESET;
+    if (size == 0)
+        return 0;
+    /* Told once, before what was sent is read: it left answers of ours unread. */
+    if (size < 0)
+        return errno == ECONNRESET;
     if (word == SPX_DISMISS)
         held->dismissed = 1;
     if (word == SPX_HOLD_ARMED || word == SPX_HOLD_UNARMED) {

@@ -6,7 +6,6 @@ A program of its own, started as `python -I -S -c ...`: it must outlive a killed
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import signal
@@ -15,6 +14,7 @@ import struct
 import sys
 
 from spawnx import clock
+from spawnx.backends.contract import FORBIDDEN
 from spawnx.remote.names import is_ours
 from spawnx.remote.wire import DISMISS, HOLD_ARMED, HOLD_UNARMED, MAX_SENT
 from spawnx.remote.withdraw import withdraw
@@ -139,13 +139,11 @@ class Guardian:
         except BlockingIOError:
             return False
         except OSError as error:
-            # Any other error is ours: taken for the supervisor's end, it would cost the ranks of a living one their
-            # folder.
-            if error.errno not in {errno.ECONNRESET, errno.ENOTCONN}:
-                raise
+            if error.errno in FORBIDDEN:
+                raise  # taken for the supervisor's end, it would cost the ranks of a living one their folder
             self._owner_gone = True
-            # ECONNRESET is told once, before what was sent is read: it left answers of ours unread.
-            return error.errno == errno.ECONNRESET
+            # Told once, before what was sent is read: it left answers of ours unread.
+            return isinstance(error, ConnectionResetError)
         if not word:
             self._owner_gone = True
             return False
@@ -159,9 +157,12 @@ class Guardian:
         for pidfd in pidfds:
             self._ranks[pidfd] = word
             self._epoll.register(pidfd, select.EPOLLIN)
-        # Suppressed: a supervisor that has died meanwhile is noticed by its pidfd.
-        with contextlib.suppress(ConnectionError, BlockingIOError):
+        # Passed over: a supervisor that has died meanwhile is noticed by its pidfd.
+        try:
             self._channel.send(_ANSWER.pack(len(pidfds)), socket.MSG_NOSIGNAL)
+        except OSError as error:
+            if error.errno in FORBIDDEN:
+                raise
 
     def _end_all(self, *, executed: bool) -> None:
         """The ladder for ranks whose supervisor is gone."""
