@@ -142,14 +142,24 @@ def test_sandbox_that_forbids_siblings_gets_its_ranks_by_exec() -> None:
 
 
 def test_signals_do_not_disturb_a_template(tmp_path: Path) -> None:
-    """Ctrl-C goes to the whole group: it would leave the clones half-made."""
+    """Ctrl-C goes to the whole group: it would leave the clones half-made. It reaches each of them, once all exist."""
     code = """
         import signal
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGALRM):
             os.kill(os.getpid(), signum)
     """
+    source = """
+        import spawnx
+        from tests import ranks
 
-    assert [["clone", [0] * 4], 0] == served(run_with_template_that(code, SHOW, tmp_path))
+        if __name__ == "__main__":
+            context = spawnx.spawn(ranks.do, (ranks.stay,), 4, join=False)
+            for process in context.processes:
+                process.join()
+            print(context.launcher, *(process.exitcode for process in context.processes))
+    """
+
+    assert "clone -1 -1 -1 -1\n" == run_with_template_that(code, source, tmp_path).stdout
 
 
 def test_what_a_preload_prints_is_printed_once(
