@@ -27,6 +27,12 @@ def tried(way: Way, *, heavy: bool) -> list[Program]:
     return some[:: way.share]
 
 
+@pytest.fixture
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose name is as short as the oracle's: sockets stand below, with at most 108 bytes (unix(7))."""
+    return tmp_path_factory.mktemp("way")
+
+
 @pytest.fixture(scope="session")
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
     """What multiprocessing's ranks leave: asked once for all ways that are compared with it."""
@@ -69,21 +75,19 @@ def test_program_by_the_original_ends(name: str, oracle: Oracle) -> None:
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_program_that_is_a_rank_leaves_what_the_original_leaves(
-    way: Way, oracle: Oracle, tmp_path: Path
+    way: Way, oracle: Oracle, place: Path
 ) -> None:
     """A rank leaves the output, the files and the exit code that one of multiprocessing's leaves."""
-    found = differences(way, oracle, tmp_path, heavy=False)
+    found = differences(way, oracle, place, heavy=False)
 
     assert {} == found
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize("name", HEAVY_WAYS)
-def test_program_with_torch_leaves_what_the_original_leaves(
-    name: str, oracle: Oracle, tmp_path: Path
-) -> None:
+def test_program_with_torch_leaves_what_the_original_leaves(name: str, oracle: Oracle, place: Path) -> None:
     """So does one that uses torch, which a template has imported or the rank itself."""
-    found = differences(WAYS[name], oracle, tmp_path, heavy=True)
+    found = differences(WAYS[name], oracle, place, heavy=True)
 
     assert {} == found
 
