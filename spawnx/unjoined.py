@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from threading import RLock
 
-    from spawnx.context import ProcessContext
     from spawnx.guard import Guard
     from spawnx.watcher import Watcher
 
@@ -33,7 +32,7 @@ class Unjoined:
         watcher, guard: what it has.
     """
 
-    def __init__(self, context: ProcessContext, lock: RLock, watcher: Watcher, guard: Guard) -> None:
+    def __init__(self, context: object, lock: RLock, watcher: Watcher, guard: Guard) -> None:
         self._pid = os.getpid()
         self._context = weakref.ref(context, lambda _: self.look())
         self._lock = lock

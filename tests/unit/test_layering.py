@@ -50,7 +50,7 @@ ALLOWED = {
     "board": {"remote.board"},
     "reports": {"remote.board", "remote.report"},
     "errors": {"failure"},
-    "unjoined": {"backends", "context", "guard", "watcher"},
+    "unjoined": {"backends", "guard", "watcher"},
     "evidence": {
         "backends",
         "board",
