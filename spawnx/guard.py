@@ -49,6 +49,7 @@ class Guard:
         kind: who guards: `GUARDIAN`, a process of its own; `LIFELINE`, a thread in each rank, where there are no
             pidfds; `OFF`, only the kernel.
         grace: how long ranks may outlive the supervisor, in seconds; 0 if `OFF`.
+        on_end: called when a Process has seen its rank ended, and the context is gone: nobody else will.
         join_thread: waits, for some seconds, for the end of the thread that has created the ranks, and ends with them.
 
     Raises:
@@ -56,6 +57,7 @@ class Guard:
     """
 
     join_thread: Callable[[float], None] | None = None
+    on_end: Callable[[], None] | None = None
 
     def __init__(self, backend: Backend, ranks: int) -> None:
         self.began = clock.monotonic()

@@ -133,6 +133,21 @@ class RankProcess(remote.Rank):
         mp_private.popen_of(self).note(code)
         mp_private.forget(self)
 
+    def join(self, timeout: float | None = None) -> None:
+        """See `multiprocessing.Process`."""
+        super().join(timeout)
+        self._tell_guard()
+
+    def is_alive(self) -> bool:
+        """See `multiprocessing.Process`."""
+        is_alive = super().is_alive()
+        self._tell_guard()
+        return is_alive
+
+    def _tell_guard(self) -> None:
+        if self.guard is not None and self.guard.on_end is not None and self.exitcode is not None:
+            self.guard.on_end()
+
     def close(self) -> None:
         """Release the process, which must have ended; nothing happens if it is closed already."""
         if self.on_close is not None and not self.is_alive():

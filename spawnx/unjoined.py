@@ -34,7 +34,7 @@ class Unjoined:
 
     def __init__(self, context: object, lock: RLock, watcher: Watcher, guard: Guard) -> None:
         self._pid = os.getpid()
-        self._context = weakref.ref(context, lambda _: self.look())
+        self._context = weakref.ref(context, lambda _: self._drop())
         self._lock = lock
         self._watcher = watcher
         self._guard = guard
@@ -43,6 +43,11 @@ class Unjoined:
         if self._fd >= 0 and (epoll := _epoll()) is not None:
             epoll.register(self._fd, select.EPOLLIN)
             _by_fd[self._fd] = self
+
+    def _drop(self) -> None:
+        """The context is gone: what has ended is given back now, the rest by whoever sees the last rank ended."""
+        self._guard.on_end = self.look
+        self.look()
 
     def look(self) -> None:
         """Note and reap what has ended, unless somebody joins; give all back when nobody can join any more."""
@@ -63,6 +68,7 @@ class Unjoined:
     def forget(self) -> None:
         """Keep it no longer: it was joined, or has been given back. May be called again."""
         _all.pop(id(self), None)
+        self._guard.on_end = None  # no circle: fds must not wait for a cycle collector
         if _by_fd.get(self._fd) is self:
             del _by_fd[self._fd]
             # Suppressed: its fd is closed, and with it what was registered.

@@ -266,7 +266,12 @@ def _first_that_works(best: type[selectors.BaseSelector], *others: str) -> type[
 
     if best not in _working:
         found = [best, *(getattr(selectors, name) for name in others if hasattr(selectors, name))]
-        _working[best] = next((kind for kind in found[:-1] if _works(kind)), found[-1])
+        try:
+            _working[best] = next((kind for kind in found[:-1] if _works(kind)), found[-1])
+        except OSError as error:
+            if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                raise
+            return best  # there is no fd to probe it with, this time
     return _working[best]
 
 
