@@ -224,7 +224,9 @@ def _import(name: str, import_main: Callable[[], None], known: Container[str]) -
     try:
         if name == "__main__":
             import_main()
-        elif name in known:
+        elif name in known and is_of_stdlib(
+            name
+        ):  # others see the finders, and are to find what they find in a rank
             with standard_library():
                 importlib.import_module(name)
         else:
