@@ -34,6 +34,7 @@ class Unjoined:
 
     def __init__(self, context: object, lock: RLock, watcher: Watcher, guard: Guard) -> None:
         self._pid = os.getpid()
+        self._looks = False
         self._context = weakref.ref(context, lambda _: self._drop())
         self._lock = lock
         self._watcher = watcher
@@ -51,9 +52,10 @@ class Unjoined:
 
     def look(self) -> None:
         """Note and reap what has ended, unless somebody joins; give all back when nobody can join any more."""
-        if self._pid != os.getpid() or not self._lock.acquire(blocking=False):
+        if self._pid != os.getpid() or self._looks or not self._lock.acquire(blocking=False):
             return
         try:
+            self._looks = True  # what it finds ended calls this again
             self._watcher.wait(0)
             if self._watcher.any_alive:
                 return
@@ -63,6 +65,7 @@ class Unjoined:
                 self._watcher.close()
                 self._guard.close()
         finally:
+            self._looks = False
             self._lock.release()
 
     def forget(self) -> None:

@@ -84,6 +84,25 @@ def test_context_is_given_back_when_it_is_collected(settled: Any) -> None:
     assert (settled[2], []) == (children, folders)
 
 
+def test_dropped_context_is_given_back_when_its_last_process_is_joined(
+    settled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where multiprocessing holds the ranks, by pipes."""
+    monkeypatch.setenv("SPAWNX_LAUNCHER", "stdlib")
+    context = spawnx.start_processes(ranks.nothing, (), 2, join=False, start_method="fork")
+    assert context is not None
+    processes = context.processes
+    del context
+    for process in processes:
+        process.join()
+    del process, processes
+    gc.collect()
+    fds, _, children, folders = belongings()
+
+    assert settled[0] >= fds
+    assert (settled[2], []) == (children, folders)
+
+
 def test_context_that_is_kept_can_be_joined_after_its_ranks_were_reaped(settled: Any) -> None:
     """Failures are known to it, and its reports are there."""
     del settled
