@@ -65,7 +65,10 @@ class Guard:
         self.kind = OFF if grace is None else GUARDIAN if backend.has_pidfd() else LIFELINE
         self.grace = grace or 0.0
         self._backend = backend
-        uninterrupted.do(partial(self._open, ranks))
+        if self.kind == GUARDIAN:
+            uninterrupted.do(partial(self._open, ranks))
+        else:  # no process is made: a thread would be one more for the limit of these
+            self._open(ranks)
         self.folder = self._behind.folder.path
         self._behind.folder.mark_untouched()
 

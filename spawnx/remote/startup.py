@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 # Modules that lines of .pth files import: of setuptools, virtualenv, and of editable installs by setuptools, hatchling,
-# editables, meson-python and scikit-build-core. The last one is Ubuntu's, and reports crashes.
+# editables, meson-python and scikit-build-core. Then Ubuntu's, which reports crashes; coverage, which measures clones,
+# too; and a module of the standard library's that has a name of its own on each system.
 _FINDERS = re.compile(
     r"_distutils_hack|_virtualenv|__editable___\w+|_editable_impl_\w+|editables(\.\w+)*|_\w+_editable(_loader)?"
-    r"|apport_python_hook"
+    r"|apport_python_hook|coverage(\.\w+)*|_sysconfigdata_\w*(-[\w-]+)?"
 )
 _OURS = {"__main__", "__mp_main__", "spawnx", "_cffi_backend"}
 # What Debian and Ubuntu have as sitecustomize, without its comments.
@@ -43,20 +44,23 @@ def opened_beside(given: Iterable[int]) -> list[int]:
     return sorted(fd for fd in found if fd >= _UNLISTED and _is_open(fd))
 
 
-def find_unknown(opened: Sequence[int]) -> str:
+def find_unknown(opened: Sequence[int], names: Iterable[str]) -> str:
     """What start-up code has left in this interpreter that may matter, in words; "" if there is nothing.
 
     Args:
         opened: the fds that were open when this process had done nothing yet, see `opened_beside`.
+        names: the modules that had been imported then: what the message brings is the supervisor's.
     """
-    for name, module in list(sys.modules.items()):
-        if not _is_known(name, module):
+    for name in names:
+        module = sys.modules.get(name)
+        if module is not None and not _is_known(name, module):
             return (
                 f"{name} ({getattr(module, '__file__', None) or 'made at start-up'}) runs in each interpreter"
             )
     if opened:
         return f"start-up code (sitecustomize, or a .pth file) has opened {_target(opened[0])}"
-    if (one := _noisy_object()) is not None:
+    # What coverage has made is of types of its own.
+    if "coverage" not in sys.modules and (one := _noisy_object()) is not None:
         return f"start-up code (sitecustomize, or a .pth file) has made a {type(one).__name__}"
     return ""
 
@@ -107,7 +111,8 @@ def _noisy_object() -> object | None:
     streams = {id(part) for stream in (sys.stdin, sys.stdout, sys.stderr) for part in _parts(stream)}
     survey = native.Survey(quiet.types_of_interpreter(), quiet.EACH, 10_000_000)
     for one in survey.suspects(gc.get_objects()):
-        if id(one) not in streams and not issubclass(type(one), type) and quiet.is_noisy(one):
+        is_judged = id(one) in streams or type(one) is ModuleType or issubclass(type(one), type)
+        if not is_judged and quiet.is_noisy(one):
             return one
     return None
 

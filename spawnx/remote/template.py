@@ -172,7 +172,7 @@ def main(
         start_method: by which ranks are to end.
         keep: the fds that were handed over.
     """
-    opened = startup.opened_beside(keep)  # before anything is opened here
+    opened, names = startup.opened_beside(keep), list(sys.modules)  # before anything is opened, or read, here
     shared = Table(table, ranks)
     os.close(table)
     try:
@@ -185,7 +185,7 @@ def main(
             from spawnx.remote import leave as leaving  # it needs cffi, which may be found on that path only
 
         # By spawn, start-up code runs in each rank. By forkserver it runs once, as in multiprocessing's.
-        startup_code = startup.find_unknown(opened) if start_method == "spawn" else ""
+        startup_code = startup.find_unknown(opened, names) if start_method == "spawn" else ""
         _check_startup(startup_code)
         mp_private.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
         message.prepare_clones()

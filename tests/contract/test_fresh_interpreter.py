@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -268,12 +269,15 @@ def test_rank_has_no_file_but_what_it_was_given(program: Program) -> None:
     others = [[name for name in names if name not in handed] for names in found]
 
     assert [sorted(handed)] * len(found) == [sorted({*handed} & {*names}) for names in found]
-    others = [[name for name in names if os.path.basename(name) != "board"] for names in others]
-    # Standard input, and what `parent_process()` waits for; the reference has pipes for that. Ours have the board, too.
+    # Standard input, and what `parent_process()` waits for; the reference has pipes for that.
     if program.impl.is_torch:
         assert [os.devnull, "pipe", "pipe"] == [name.partition(":")[0] for name in others[0]]
     else:
-        assert [[os.devnull, "anon_inode:[pidfd]"]] * len(found) == others
+        # And how a rank reaches its supervisor: the board, and the pipe of the notices.
+        ours = [os.devnull, "/memfd:spawnx-board (deleted)", "anon_inode:[pidfd]", "pipe"]
+        assert [ours] * len(found) == [
+            [re.sub(r"pipe:.*", "pipe", name) for name in names] for names in others
+        ]
 
 
 # What a rank leaves

@@ -108,7 +108,7 @@ def test_line_of_pth_file_is_found_by_what_it_leaves(
         sys.path.append({str(ROOT)!r})
         site.addsitedir({str(tmp_path)!r})
         from spawnx.remote import startup
-        print(bool(startup.find_unknown(())))
+        print(bool(startup.find_unknown((), list(sys.modules))))
     """
     program = Program(Impl("native"), tmp_path)
     command = [sys.executable, "-c", textwrap.dedent(code)]
