@@ -11,7 +11,7 @@
 
 enum {
     /* What the library and this header must agree on. Raised with every change of this file. */
-    SPX_ABI = 11,
+    SPX_ABI = 12,
     /* spx_arm: the parent was dead already. */
     SPX_ORPHAN = 1,
     /* spx_peek and struct spx_seen: somebody else has reaped the child, and the kernel doesn't tell its exit code. */
@@ -116,25 +116,15 @@ struct spx_launch {
  * then no child is left. */
 int spx_launch(const struct spx_launch *what, int *ret_pid);
 
-/* What spx_clone_siblings is to make. */
-struct spx_clone {
-    int n;            /* how many */
-    int parent;       /* the supervisor's pid: who finds another parent leaves */
-    int death_signal; /* sent to each clone when the thread that created the caller ends; armed as its first act */
-    int *pids; /* n places in shared memory: each clone's pid is there before it runs (CLONE_PARENT_SETTID) */
-};
+/* See to it that this process can be forked into copies that go on with all it has: one thread, and nothing in stdio's
+ * buffers. 0. -EBUSY: there are more threads. -ENOTSUP: it can't be told how many there are. */
+int spx_get_ready_to_fork(void);
 
-enum {
-    /* In `pids`: the clone became a child of its template, and has left. */
-    SPX_NO_SIBLING = -1,
-};
-
-/* Clone the calling process, which must have one thread, into children of its own parent (CLONE_PARENT).
- * Python's fork functions are run, libc's fork handlers are not; libc's tid and robust list are renewed (glibc only).
+/* Have this process adopt the children of those descendants that end from now on, or no longer (prctl(2),
+ * PR_SET_CHILD_SUBREAPER, Linux 3.4). Those that it has adopted stay its children: of its main thread.
  *
- * In the caller 0; in each clone its position plus 1. -errno from the first one that failed on: those before are in
- * `pids`. -EBUSY: there are more threads. -ENOTSUP: this libc can't be renewed. */
-int spx_clone_siblings(const struct spx_clone *what);
+ * Whether it did so before. */
+int spx_adopt_orphans(int on);
 
 /* Have the kernel put private memory into large pages (madvise(2), MADV_COLLAPSE, Linux 6.1), part by part, as far as it
  * can: of some regions it can't.

@@ -56,6 +56,7 @@ class Guard:
         ValueError: `SPAWNX_ORPHAN_GRACE` has no meaning.
     """
 
+    _holds_all: bool | None = None
     join_thread: Callable[[float], None] | None = None
     on_end: Callable[[], None] | None = None
 
@@ -128,10 +129,22 @@ class Guard:
                 _warn(error)
                 self._behind.dismiss()
 
+    def hold_unadopted(self, pidfds: Sequence[int]) -> None:
+        """Have the guardian hold all ranks before they become children of this process: until then it is their safety."""
+        guardian, self._holds_all = self._behind.guardian, False
+        if guardian is None:
+            return
+        try:
+            guardian.hold(wire.HOLD_ARMED, pidfds)
+            self._holds_all = True
+        except OSError as error:
+            _warn(error)
+            self._behind.dismiss()
+
     def let_in(self, ranks: Sequence[RankProcess]) -> None:
         """Have the guardian hold all ranks, which have been started, then let them on to user code."""
         if self.kind == GUARDIAN:
-            held = self._hold(ranks)
+            held = self._hold(ranks) if self._holds_all is None else self._holds_all
             gate.let(self._behind.gate, len(ranks), gate.HELD if held else gate.UNHELD)
         self._behind.close_gate()
 

@@ -1,4 +1,4 @@
-"""A child of the supervisor that is no rank: a guardian, a template."""
+"""A process of the supervisor's that is no rank: a guardian, a template."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Helper:
 
     Args:
         backend: by which it is watched, signalled and reaped.
-        pid: of a child.
+        pid: of a child; 0: it is a child of the kept template's.
         pidfd: of the same; from now on its own.
 
     Attributes:

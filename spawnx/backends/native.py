@@ -138,33 +138,22 @@ class NativeBackend:
         return NativeWatch() if python.has_epoll() else python.PidfdWatch(self)
 
 
-def clone_siblings(memory: mmap.mmap, pids_at: int, count: int, parent: int, death_signal: int) -> int:
-    """Clone this process into `count` children of its parent: 0 here, the position plus 1 in each of them.
-
-    Args:
-        memory: shared; each clone's pid is written there, from the byte `pids_at` on.
-        pids_at: where.
-        count: how many.
-        parent: the pid of this process's parent.
-        death_signal: what the kernel sends each when the thread that created this process ends.
+def get_ready_to_fork() -> None:
+    """Empty stdio's buffers, which each fork would write again.
 
     Raises:
-        OSError: the first clone that could not be made could not; those before it are in `memory`.
+        OSError: this process has more than one thread (EBUSY), or it can't be told (ENOTSUP).
     """
-    whole = ffi.from_buffer("char[]", memory)
-    what = ffi.new(
-        "struct spx_clone *",
-        {
-            "n": count,
-            "parent": parent,
-            "death_signal": death_signal,
-            "pids": ffi.cast("int *", whole + pids_at),
-        },
-    )
-    try:
-        return _checked(lib.spx_clone_siblings(what))
-    finally:
-        ffi.release(whole)
+    _checked(lib.spx_get_ready_to_fork())
+
+
+def adopt_orphans(on: bool) -> bool:  # noqa: FBT001 - as prctl(2) has it
+    """Have this process adopt the children of descendants that end from now on, or no longer; whether it did so before.
+
+    Raises:
+        OSError: a sandbox forbids it.
+    """
+    return bool(_checked(lib.spx_adopt_orphans(on)))
 
 
 def collapse() -> int:

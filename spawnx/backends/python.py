@@ -210,7 +210,8 @@ def end_unheld(pid: int) -> None:
 def signal_child(backend: Backend, pid: int, pidfd: int, signum: int) -> None:
     """Send a signal to a child of ours, by its pidfd; by its pid where a sandbox forbids that.
 
-    As long as we have not reaped it its number is nobody else's, unless somebody else reaps: hence the look before.
+    As long as we have not reaped it its number is nobody else's, unless somebody else reaps: hence the look before. A pid
+    of 0 is not known: what is no child of ours has a pidfd only.
     """
     try:
         backend.fan_out([pidfd], signum)
@@ -218,7 +219,7 @@ def signal_child(backend: Backend, pid: int, pidfd: int, signum: int) -> None:
         # EPERM may also be the answer for this one alone, which runs as another user: kill(2) then says the same.
         if error.errno not in FORBIDDEN:
             raise
-        if backend.peek(pidfd) is None:
+        if pid and backend.peek(pidfd) is None:
             os.kill(pid, signum)
 
 

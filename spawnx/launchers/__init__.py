@@ -155,10 +155,11 @@ def launch(launcher: Launcher, order: Order, ranks: list[RankProcess]) -> None:
         with fds:
             launcher.start(order, ranks)
     except BaseException as error:
-        number, started = len(ranks), [rank for rank in ranks if rank.pid is not None]
+        number, started = len(ranks), len([rank for rank in ranks if rank.pid is not None])
         abandon(ranks)
-        if isinstance(error, OSError) and error.errno is not None and len(started) < number:
-            raise _explained(error, len(started), number) from error
+        if isinstance(error, OSError) and error.errno is not None and started < number:
+            # A template that can't make one ends those before it.
+            raise _explained(error, getattr(error, "rank", started), number) from error
         raise
 
 

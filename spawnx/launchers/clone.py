@@ -1,6 +1,6 @@
 """Ranks cloned from one fresh interpreter, the template: what it imports is imported once.
 
-The clones are children of the supervisor, as ranks by exec are. Where a template can't serve, ranks by exec do.
+The clones become children of the supervisor, as ranks by exec are. Where a template can't serve, ranks by exec do.
 """
 
 from __future__ import annotations
@@ -70,25 +70,25 @@ class CloneLauncher:
         wanted = modules.of(order)
         if wanted and wanted not in _given_up:
             try:
-                self._use(Template(order, ranks, payloads, wanted), order.backend, wanted)
+                self._use(Template(order, ranks, payloads, wanted), wanted)
             except PreloadGivenUp as error:
                 # Not tried again: it would take its time in each call.
                 _given_up.add(wanted)
                 _tell("warning", "ranks import for themselves what was to be imported once: %s", str(error))
             else:
                 return
-        self._use(Template(order, ranks, payloads, ()), order.backend, ())
+        self._use(Template(order, ranks, payloads, ()), ())
 
-    def _use(self, template: Template, backend: Backend, modules: tuple[str, ...]) -> None:
+    def _use(self, template: Template, modules: tuple[str, ...]) -> None:
         try:
-            self._serve(template, backend, modules)
+            self._serve(template, modules)
         finally:
             self._pending |= template.pending
 
-    def _serve(self, template: Template, backend: Backend, modules: tuple[str, ...]) -> None:
+    def _serve(self, template: Template, modules: tuple[str, ...]) -> None:
         """Have a template make the ranks, by whatever way it comes into being."""
         del modules  # it is told them in its errand
-        template.serve(lambda errand, _: launch(errand, backend))
+        template.serve(lambda errand, _: launch(errand, template.backend))
 
 
 def launch(errand: Errand, backend: Backend) -> Helper:

@@ -1,13 +1,13 @@
 """Ranks cloned from a kept template: it has imported what is slow to import before the first call, once for all.
 
-Each call has a template of its own, as by `clone`; here it is a clone of the kept one, not a fresh interpreter. See
+Each call has a template of its own, as by `clone`; here it is forked from the kept one, not a fresh interpreter. See
 `remote.kept`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
+import errno
 import os
 import pickle
 import signal
@@ -17,7 +17,7 @@ from functools import partial
 
 from spawnx import mp_private
 from spawnx.backends.contract import FORBIDDEN, Program
-from spawnx.backends.python import end_unheld, wait_readable
+from spawnx.backends.python import wait_readable
 from spawnx.helper import Helper, connection, told
 from spawnx.launchers import likeness
 from spawnx.launchers.clone import CloneLauncher, Slower, launch
@@ -25,13 +25,13 @@ from spawnx.launchers.message import command_line
 from spawnx.launchers.template import PERMANENT, CantServe, PreloadGivenUp
 from spawnx.payload import to_memory
 from spawnx.remote import preload, surroundings, wire
-from spawnx.remote.template import signals_of
+from spawnx.remote.table import signals_of
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from spawnx.backends.contract import Backend
     from spawnx.launchers.template import Errand, Template
@@ -47,14 +47,14 @@ class ForkserverLauncher(CloneLauncher):
 
     name = "forkserver"
 
-    def _serve(self, template: Template, backend: Backend, modules: tuple[str, ...]) -> None:
+    def _serve(self, template: Template, modules: tuple[str, ...]) -> None:
         # The standard library's are quick to import, and differ from caller to caller, and the main module is the
         # user's: these are imported by the template of the call.
         slow = tuple(name for name in modules if not preload.is_of_stdlib(name) and name != "__main__")
-        template.serve(lambda errand, job: _clone_kept(errand, job, backend, slow))
+        template.serve(lambda errand, job: _clone_kept(errand, job, template, slow))
 
 
-def _clone_kept(errand: Errand, job: Job, backend: Backend, modules: tuple[str, ...]) -> Helper | None:
+def _clone_kept(errand: Errand, job: Job, template: Template, modules: tuple[str, ...]) -> Helper:
     """Clone the kept template, or another one if that is gone or is no longer right; see `KeptTemplate.clone`.
 
     Raises:
@@ -73,11 +73,11 @@ def _clone_kept(errand: Errand, job: Job, backend: Backend, modules: tuple[str, 
                 raise CantServe("the call was cancelled")
             if _kept is not None and set(modules) < set(_kept.modules):
                 # This call's ranks must not find what that one has imported: it serves the next one that does.
-                return launch(errand, backend)
-            if _kept is not None and (why := _why_another(_kept, like, job)):
-                _close(why)
+                return launch(errand, template.backend)
+            if _kept is not None and (differences := likeness.changed(_kept.like, like)):
+                _close(f"what has changed since it was started: {', '.join(differences)}")
             served_before = _kept is not None
-            _kept = _kept or KeptTemplate(like, job, backend, modules, errand)
+            _kept = _kept or KeptTemplate(like, job, template, modules, errand)
             try:
                 helper = _kept.clone(errand)
             except BaseException as error:
@@ -86,17 +86,11 @@ def _clone_kept(errand: Errand, job: Job, backend: Backend, modules: tuple[str, 
                 if not isinstance(error, ConnectionError):
                     raise
             else:
+                template.on_end = _kept.claim()
                 if served_before:
                     _slower.forget()
                 return helper
         raise CantServe("the kept template dies when it is asked to clone itself")
-
-
-def _why_another(kept: KeptTemplate, like: dict[str, object], job: Job) -> str:
-    """Why another template is to be kept; "" if that one will do: its thread then lasts until the job's ranks end."""
-    if differences := likeness.changed(kept.like, like):
-        return f"what has changed since it was started: {', '.join(differences)}"
-    return "" if job.claim(kept.life) else "it has died"
 
 
 def _close(why: str) -> None:
@@ -104,18 +98,15 @@ def _close(why: str) -> None:
     global _kept
     kept, _kept = _kept, None
     if kept is not None:
-        kept.close()
+        kept.retire()
         if why:
             _slower.say("another template is kept for the start method forkserver: %s", why)
 
 
 def stop() -> None:
     """End the kept template, if there is one. The next call makes another."""
-    global _kept
     with _lock:
-        kept, _kept = _kept, None
-        if kept is not None:
-            kept.close()
+        _close("")
 
 
 class KeptTemplate:
@@ -124,7 +115,7 @@ class KeptTemplate:
     Args:
         like: what it was started with; see `likeness`.
         job: of the launching thread, in which it is started; it ends if that is cancelled before it is ready.
-        backend: by which it is started.
+        template: for which it is started.
         modules: what it imports.
         errand: for which it is started: on whose processors, and with whose resource tracker.
 
@@ -134,28 +125,27 @@ class KeptTemplate:
     """
 
     def __init__(
-        self, like: dict[str, object], job: Job, backend: Backend, modules: tuple[str, ...], errand: Errand
+        self,
+        like: dict[str, object],
+        job: Job,
+        template: Template,
+        modules: tuple[str, ...],
+        errand: Errand,
     ) -> None:
         self.like = like
         self.modules = modules
-        # Ranks of later calls are this thread's children, too, as the kernel has it: siblings of what it creates here.
-        self.life = job.life
-        self._backend = backend
+        self._backend = template.backend
+        self._claims, self._claims_lock = 1, threading.Lock()
         try:
             with contextlib.ExitStack() as opened:
-                board = to_memory("spawnx-board", memoryview(bytes(mmap.PAGESIZE)))
-                opened.callback(os.close, board)
-                self._board = mmap.mmap(board, mmap.PAGESIZE)
                 self._channel, theirs = connection()
                 opened.enter_context(theirs)
                 file = to_memory("spawnx-order", memoryview(b""))
                 opened.callback(os.close, file)
-                pid, pidfd = backend.launch(_program(theirs.fileno(), board, file, modules, errand))
-                job.outlive([pid])
-                job.lasts = True
-                self._helper = Helper(backend, pid, pidfd)
+                self._helper = Helper.launch(self._backend, _program(theirs.fileno(), file, modules, errand))
         except OSError as error:
             raise CantServe(f"no template could be started: {error}") from error
+        template.guard.hold_helper(self._helper.pidfd)
         # Not its own method: it would never be collected.
         self._end = mp_private.close_late(self, partial(_end, self._channel, self._helper))
         self._wait_ready(job, errand)
@@ -165,7 +155,7 @@ class KeptTemplate:
         if job.cancelled:
             self._helper.kill()
         try:
-            word = self._hear(1 + wire.MASK + wire.MOST_TEXT)
+            word, _ = self._hear(1 + wire.MASK + wire.MOST_TEXT)
         except CantServe:
             self.close()
             raise
@@ -179,8 +169,8 @@ class KeptTemplate:
             raise PreloadGivenUp(reason)
         raise CantServe(reason or f"the kept template ended {told(code)}")
 
-    def _hear(self, most: int) -> bytes:
-        """What it says next; b"" if it has died.
+    def _hear(self, most: int) -> tuple[bytes, list[int]]:
+        """What it says next, and the fds that come with it; b"" if it has died.
 
         Not by the end of the channel alone: a process that another thread has forked just then may have the other one.
         """
@@ -189,38 +179,53 @@ class KeptTemplate:
 
         wait_readable([self._channel.fileno(), self._helper.pidfd], None)
         try:
-            return self._channel.recv(most, socket.MSG_DONTWAIT)
+            word, fds, _, _ = socket.recv_fds(self._channel, most, 1, socket.MSG_DONTWAIT)
         except (BlockingIOError, ConnectionError):
-            return b""
+            return b"", []
         except OSError as error:
             raise _unheard(error) from None
+        return word, fds
 
-    def clone(self, errand: Errand) -> Helper | None:
-        """Have it cloned into the template of a call; None if that has ended already, and somebody else has reaped it.
+    def clone(self, errand: Errand) -> Helper:
+        """Have it cloned into the template of a call.
 
         Raises:
             ConnectionError: it has died.
             CantServe: the system never clones.
             OSError: it could not be cloned.
         """
-        number = self._ask(errand)
-        pid = int.from_bytes(self._board[:4], "little")
-        self._board[:4] = bytes(4)
-        if number is None:
-            if pid:
-                end_unheld(pid)  # it was made, and nobody could say so
-            raise ConnectionResetError
+        number, pidfds = self._ask(errand)
         if number in PERMANENT:
             raise CantServe(os.strerror(number), for_good=True)
         if number:
             raise OSError(number, os.strerror(number))
-        try:
-            return Helper(self._backend, pid, self._backend.open_pidfd(pid))
-        except ChildProcessError:
-            return None
+        if not pidfds:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return Helper(self._backend, 0, pidfds[0])
 
-    def _ask(self, errand: Errand) -> int | None:
-        """Send it an errand; the errno that it answers, or None if it has died."""
+    def claim(self) -> Callable[[], None]:
+        """Have it last until the returned function is called: while a template that is its child is at work.
+
+        That one's ranks are given to the nearest ancestor that adopts orphans: it must not be an orphan itself.
+        """
+        with self._claims_lock:
+            self._claims += 1
+        return self.retire
+
+    def retire(self) -> None:
+        """Let it end, when nobody claims it any more."""
+        with self._claims_lock:
+            self._claims -= 1
+            last = self._claims == 0
+        if last:
+            self.close()
+
+    def _ask(self, errand: Errand) -> tuple[int, list[int]]:
+        """Send it an errand; the errno that it answers, and a pidfd of the template that it has made.
+
+        Raises:
+            ConnectionError: it has died.
+        """
         streams = surroundings.open_streams()
         what = {
             "order": errand.order,
@@ -233,33 +238,32 @@ class KeptTemplate:
         try:
             fds = [file, *(fd for fd in (0, 1, 2) if streams[fd]), *errand.keep]
             _send(self._channel, fds)
-            answer = self._hear(4)
+            answer, pidfds = self._hear(4)
         except ConnectionError:
-            answer = b""
+            raise
         except OSError as error:
             raise _unheard(error) from None
         finally:
             os.close(file)
-        return int.from_bytes(answer, "little") if answer else None
+        if not answer:
+            raise ConnectionResetError
+        return int.from_bytes(answer, "little"), pidfds
 
     def close(self) -> int:
         """Let it end, and reap it; its exit code."""
-        self._board.close()  # it has an fd of its own
         code: int = self._end()
         return code
 
     def forget(self) -> None:
         """In a forked child: close what is open here, too."""
-        self._board.close()
         self._channel.close()
         self._helper.close()
 
 
-def _program(channel: int, board: int, file: int, modules: tuple[str, ...], errand: Errand) -> Program:
+def _program(channel: int, file: int, modules: tuple[str, ...], errand: Errand) -> Program:
     tracker: int = errand.arguments["tracker"]  # type: ignore[assignment]
     arguments: dict[str, object] = {
         "channel": channel,
-        "board": board,
         "parent": os.getpid(),
         "tracker": tracker,
         "path": mp_private.path_to_send(),
@@ -269,10 +273,9 @@ def _program(channel: int, board: int, file: int, modules: tuple[str, ...], erra
     argv = command_line("spawnx.remote.kept", "main", file, arguments)
     # What main() returns, and what that returns, is called when none of their frames is left.
     argv[argv.index("-c") + 1] += "()()"
-    # All signals are blocked: Ctrl-C is not for it.
-    return Program(
-        argv, keep=[channel, board, file, tracker], death_signal=signal.SIGKILL, mask=signal.valid_signals()
-    )
+    # All signals are blocked: Ctrl-C is not for it. It sees the end of this process: a death signal would come with that
+    # of the launching thread.
+    return Program(argv, keep=[channel, file, tracker], death_signal=0, mask=signal.valid_signals())
 
 
 def _unheard(error: OSError) -> OSError | CantServe:

@@ -35,12 +35,39 @@ class Holder:
         self._backend = backend
         self._room = FdRoom()
 
-    def adopt_all(self, ranks: Sequence[RankProcess], pids: Sequence[int]) -> None:
-        """Hold forked ranks. When it raises, those that could not be held are gone."""
+    def open_unadopted(self, pids: Sequence[int]) -> list[int]:
+        """Pidfds of what isn't a child of this process yet, but an unreaped one of a process that lives.
+
+        Fewer than there are pids where there is no room for all, or that process has died.
+
+        Raises:
+            OSError: one can't be opened, for another reason; none is left open.
+        """
+        pidfds: list[int] = []
+        try:
+            for pid in pids:
+                placed = self._room.place(os.pidfd_open(pid))
+                if placed is None:
+                    break
+                pidfds.append(placed)
+        except OSError as error:
+            if error.errno not in {*FULL, errno.ESRCH}:
+                for pidfd in pidfds:
+                    os.close(pidfd)
+                raise
+        return pidfds
+
+    def adopt_all(
+        self, ranks: Sequence[RankProcess], pids: Sequence[int], pidfds: Sequence[int] = ()
+    ) -> None:
+        """Hold forked ranks, of which the first ones may have pidfds. When it raises, those not held are gone."""
         unheld = list(reversed(pids))
         try:
-            for rank, pid in zip(ranks, pids, strict=False):
-                self.adopt(rank, pid, self._open_pidfd(pid))
+            for position, (rank, pid) in enumerate(zip(ranks, pids, strict=False)):
+                if position < len(pidfds):
+                    self._make_face(rank, pid, pidfds[position])
+                else:
+                    self.adopt(rank, pid, self._open_pidfd(pid))
                 unheld.pop()
         except BaseException:
             for pid in unheld:
@@ -49,7 +76,9 @@ class Holder:
 
     def adopt(self, rank: RankProcess, pid: int, pidfd: int | None) -> None:
         """Make `rank` the face of a child; the pidfd, None where none could be had, is its own from now on."""
-        placed = None if pidfd is None else self._room.place(pidfd)
+        self._make_face(rank, pid, None if pidfd is None else self._room.place(pidfd))
+
+    def _make_face(self, rank: RankProcess, pid: int, placed: int | None) -> None:
         popen = UnheldPopen(pid, self._backend) if placed is None else Popen(pid, placed, self._backend)
         mp_private.adopt(rank, popen, popen.sentinel)
         rank.forget_call()

@@ -6,26 +6,29 @@ cloned.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pickle
 import signal
+from functools import partial
 
 from spawnx import affinity
-from spawnx.backends.contract import LOST
-from spawnx.backends.python import end_unheld
-from spawnx.helper import told
-from spawnx.launchers import held
+from spawnx.backends.python import wait_readable
+from spawnx.helper import connection, told
+from spawnx.launchers import adoption, held
 from spawnx.launchers.message import Messages
 from spawnx.launchers.thread import launch_in_thread
 from spawnx.payload import append, to_memory
-from spawnx.remote import preload, template
-from spawnx.remote.rank import GUARDIAN
+from spawnx.remote import gate, preload, table, wire
+from spawnx.remote.ends import Ends
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from spawnx.guard import Guard
     from spawnx.helper import Helper
     from spawnx.launchers import Order
     from spawnx.launchers.thread import Job
@@ -34,6 +37,10 @@ if TYPE_CHECKING:
 
 # The errnos by which a system says that it never clones.
 PERMANENT = {errno.ENOSYS, errno.EPERM, errno.ENOTSUP, errno.EINVAL}
+# Of socket.shutdown(): SHUT_RDWR.
+_BOTH_WAYS = 2
+# Seconds that a rank may take to end after SIGKILL before it is left to the system.
+_KILLED_WITHIN = 30
 
 
 class PreloadGivenUp(Exception):  # noqa: N818 - no error, but a reason to clone without
@@ -75,6 +82,18 @@ class Errand:
         self.affinity = affinity.present()
 
 
+class CloneFailed(OSError):
+    """A rank could not be made, and none is left.
+
+    Attributes:
+        rank: which one.
+    """
+
+    def __init__(self, number: int, rank: int) -> None:
+        super().__init__(number, os.strerror(number))
+        self.rank = rank
+
+
 class Template:
     """The template of one call.
 
@@ -85,43 +104,54 @@ class Template:
         modules: what it imports before.
 
     Attributes:
+        backend, guard: the call's.
         pending: the signals that it was sent and didn't take: they are meant for the ranks.
+        on_end: called when it has ended, in the launching thread.
     """
+
+    on_end: Callable[[], None] | None = None
 
     def __init__(
         self, order: Order, ranks: Sequence[RankProcess], payloads: Payloads, modules: tuple[str, ...]
     ) -> None:
+        self.backend, self.guard = order.backend, order.guard
         self.pending: set[int] = set()
         self._order = order
         self._modules = modules
         self._ranks = ranks
-        self._messages = Messages(order, payloads)
-        self._table_file = to_memory("spawnx-pids", memoryview(bytes(template.size_of(len(ranks)))))
-        try:
-            self._table = template.Table(self._table_file, len(ranks))
-        except BaseException:
-            os.close(self._table_file)
-            raise
+        self._holder = held.Holder(order.backend)
+        self._pidfds: list[int] = []  # of ranks that are no children of this process yet
+        self._forbidden: OSError | None = None
+        self._is_cancelled = False
+        with contextlib.ExitStack() as opened:
+            self._messages = Messages(order, payloads)
+            opened.callback(self._messages.close)
+            self._table_file = to_memory("spawnx-pids", memoryview(bytes(table.size_of(len(ranks)))))
+            opened.callback(os.close, self._table_file)
+            self._table = table.Table(self._table_file, len(ranks))
+            opened.callback(self._table.close)
+            self._channel, self._theirs = connection()
+            opened.callback(self._channel.close)
+            opened.callback(self._theirs.close)
+            self._gate = _Gate(order.guard)
+            opened.callback(self._gate.close)
+            self._opened = opened.pop_all()
 
-    def serve(self, launch: Callable[[Errand, Job], Helper | None]) -> None:
+    def serve(self, launch: Callable[[Errand, Job], Helper]) -> None:
         """Have it make all ranks.
 
         Args:
-            launch: brings it into being, in a launching thread; None if it has ended already, nobody knows how.
+            launch: brings it into being, in a launching thread.
 
         Raises:
             PreloadGivenUp: what it imported can't be cloned; none was made.
             CantServe: none was made, for another reason.
-            OSError: rank k could not be made; those before it have been adopted.
+            CloneFailed: rank k could not be made; none is left.
             RuntimeError: the template died while it made them; none is left.
         """
-        try:
+        with self._opened:
             errand = self._errand()
-            launch_in_thread(lambda job: self._work(job, launch, errand), self._order.guard)
-        finally:
-            self._table.close()
-            os.close(self._table_file)
-            self._messages.close()
+            launch_in_thread(lambda job: self._work(job, launch, errand), self.guard)
 
     def _errand(self) -> Errand:
         message = self._messages.of(self._ranks[0])
@@ -132,67 +162,150 @@ class Template:
         place_size = max(map(len, places))
         os.lseek(message.file, message.size, os.SEEK_SET)
         append(message.file, memoryview(b"".join(place.ljust(place_size) for place in places)))
+        ends = self._gate.ends
+        keep = [
+            message.file, self._table_file, self._messages.tracker, self._theirs.fileno(), *ends.fds, *message.fds,
+        ]  # fmt: skip
         arguments: dict[str, object] = {
             "size": message.size,
             "place_size": place_size,
             "ranks": len(self._ranks),
             "table": self._table_file,
-            "guarded": self._order.guard.kind == GUARDIAN,
+            "channel": self._theirs.fileno(),
             "parent": os.getpid(),
             "tracker": self._messages.tracker,
-            "ends": self._order.guard.ends.numbers,
+            "ends": ends.numbers,
             "preload": self._modules,
             "known": tuple(filter(preload.is_known, self._modules)),
             "mask": [int(signum) for signum in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
             "start_method": self._order.start_method,
+            "keep": tuple(keep),
         }
-        ends = self._order.guard.ends.fds
-        keep = [message.file, self._table_file, self._messages.tracker, *ends, *message.fds]
-        arguments["keep"] = tuple(keep)
         return Errand(message.file, arguments, keep)
 
-    def _work(self, job: Job, launch: Callable[[Errand, Job], Helper | None], errand: Errand) -> None:
+    def _work(self, job: Job, launch: Callable[[Errand, Job], Helper], errand: Errand) -> None:
         try:
             helper = launch(errand, job)
         finally:
             self.pending |= errand.pending
-        code = LOST
-        if helper is not None:
-            job.on_cancel = helper.kill
+            self._theirs.close()
+        try:
+            job.on_cancel = partial(self._cancel, helper)
             if job.cancelled:
-                helper.kill()
-            self._order.guard.hold_helper(helper.pidfd)
+                self._cancel(helper)
+            self.guard.hold_helper(helper.pidfd)
+            if self._wait_made(helper):
+                self._adopt(helper)
             helper.wait()
             job.on_cancel = None
             code = helper.reap()
-        self.pending.update(self._table.pending)
-        # Its siblings: their death signals are tied to the thread that has created it.
-        job.outlive(pid for pid in self._table.pids if pid > 0)
-        self._take(code, cancelled=job.cancelled)
+            self.pending.update(self._table.pending)
+            self._take(code, cancelled=job.cancelled)
+        finally:
+            self._end_unadopted()
+            if self.on_end is not None:
+                self.on_end()
+
+    def _cancel(self, helper: Helper) -> None:
+        """Have it end, with what it has made: at the second time at once."""
+        if self._table.state == table.BOOTING or self._is_cancelled:
+            helper.kill()  # the kernel then ends its ranks
+        self._is_cancelled = True
+        self._channel.shutdown(_BOTH_WAYS)
+
+    def _wait_made(self, helper: Helper) -> bool:
+        """Wait until all ranks have been made, and wait at the gate; whether it says so, and does not end."""
+        with standard_library():
+            import socket
+
+        wait_readable([self._channel.fileno(), helper.pidfd], None)
+        with contextlib.suppress(OSError):
+            return self._channel.recv(1, socket.MSG_DONTWAIT) == wire.AT_GATE
+        return False
+
+    def _adopt(self, helper: Helper) -> None:
+        """Let it end, and its ranks be children of this process."""
+        pids = self._table.pids
+        pidfds = self._holder.open_unadopted(pids)
+        if helper.wait(0):
+            # Until now it has kept the numbers of its ranks from being others'; not for certain.
+            for pidfd in pidfds:
+                os.close(pidfd)
+            return
+        self._pidfds = pidfds
+        if len(pidfds) == len(pids):
+            self.guard.hold_unadopted(pidfds)
+        try:
+            with adoption.adopting(pids):
+                self._channel.send(wire.ADOPT)
+                helper.wait()
+        except BrokenPipeError:  # it was cancelled, or has died
+            pass
+        except OSError as error:
+            self._forbidden = error
+            self._channel.shutdown(_BOTH_WAYS)
 
     def _take(self, code: int, *, cancelled: bool) -> None:
-        """Adopt what the template has made; it has ended, with an exit code."""
-        table, pids = self._table, self._table.pids
-        if any(pid < 0 for pid in pids):
-            # Their parent was the template, against what was asked for; they have left by themselves.
-            raise CantServe("the kernel ignores CLONE_PARENT", for_good=True)
-        if table.state == template.GAVE_UP_PRELOAD:
-            raise PreloadGivenUp(table.reason)
-        if table.state == template.HAS_STARTUP_CODE:
+        """Take what the template has made; it has ended, with an exit code."""
+        shared, pids = self._table, self._table.pids
+        if shared.state == table.GAVE_UP_PRELOAD:
+            raise PreloadGivenUp(shared.reason)
+        if shared.state == table.HAS_STARTUP_CODE:
             hint = "SPAWNX_LAUNCHER=clone runs it once for all ranks"
-            raise CantServe(f"{table.reason}; {hint}", for_good=True)
-        if table.state == template.BOOTING and not pids:
-            reason = table.reason or f"the template ended {told(code)}"
-            raise CantServe(reason, for_good=table.errno in PERMANENT)
-        if table.state != template.CLONED and not table.errno:
-            for pid in pids:
-                end_unheld(pid)
+            raise CantServe(f"{shared.reason}; {hint}", for_good=True)
+        if shared.state == table.BOOTING and not pids:
+            reason = shared.reason or f"the template ended {told(code)}"
+            raise CantServe(reason, for_good=shared.errno in PERMANENT)
+        if shared.errno:
+            raise CloneFailed(shared.errno, len(pids))
+        is_adopted = shared.state == table.CLONED and self._are_adopted()
+        if not is_adopted:
+            self._end_unadopted()
+        if self._forbidden is not None:
+            raise CantServe(f"orphans can't be adopted: {self._forbidden}", for_good=True)
+        if shared.state != table.CLONED:
             if cancelled:
                 return  # the interrupt is about to be raised
             half_way = f"while it made rank {len(pids)} of {len(self._ranks)}"
             raise RuntimeError(f"the template of the ranks ended {told(code)} {half_way}; no rank is left")
-        held.Holder(self._order.backend).adopt_all(self._ranks, pids)
+        if not is_adopted:
+            # A kernel that takes the request and ignores it; or the kept template has died, and was between.
+            raise CantServe("the kernel has given the ranks to another process")
+        pidfds, self._pidfds = self._pidfds, []
+        self._holder.adopt_all(self._ranks, pids, pidfds)
         for rank in self._ranks:
             rank.armed = True
-        if table.errno:
-            raise OSError(table.errno, os.strerror(table.errno))
+        self._gate.open(len(pids))
+
+    def _are_adopted(self) -> bool:
+        """Whether the ranks are children of this process; those that have ended may be nobody's."""
+        return adoption.are_adopted(self._pidfds) or all(wait_readable([fd], 0) for fd in self._pidfds)
+
+    def _end_unadopted(self) -> None:
+        """End ranks that are no children of this process, and will be none."""
+        pidfds, self._pidfds = self._pidfds, []
+        with contextlib.suppress(OSError):
+            self.backend.fan_out(pidfds, signal.SIGKILL)
+        for pidfd in pidfds:
+            wait_readable([pidfd], _KILLED_WITHIN)
+            os.close(pidfd)
+
+
+class _Gate:
+    """The gate of the call; or one of its own, where ranks wait for their adoption only, as nobody guards them."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.ends = guard.ends
+        self._own = -1
+        if self.ends.gate < 0:
+            theirs, self._own = gate.make()
+            self.ends = Ends(guard.ends.board, guard.ends.notices, theirs)
+
+    def open(self, ranks: int) -> None:
+        if self._own >= 0:
+            gate.let(self._own, ranks, gate.HELD)
+
+    def close(self) -> None:
+        if self._own >= 0:
+            os.close(self._own)
+            os.close(self.ends.gate)

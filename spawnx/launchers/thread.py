@@ -1,9 +1,10 @@
-"""Launching threads: one for each call, which lives as long as any process that it has created, and no longer.
+"""Launching threads: one for each call, which ends when its work is done: for ranks by exec, when these have ended.
 
 Three facts ask for it:
 
 - The kernel ties a child's death signal to the *thread* that created it (prctl(2)). The calling thread may end before
-  its ranks, so it can't create them; a thread that ends with the last of them can.
+  its ranks by exec, so it can't create them; a thread that ends with the last of them can. Ranks that were adopted are
+  children of the main thread: for them no thread need live.
 - fork(2) gives a child what its creating thread has: nice, I/O priority, NUMA policy, personality, rights, namespaces
   and more, thread by thread. It gives a new thread the same. So a thread that the caller starts has all that is the
   caller's, whatever that is; a thread that was started earlier would have what was so then.
@@ -26,68 +27,29 @@ if TYPE_CHECKING:
     from spawnx.guard import Guard
 
 
-class Life:
-    """How long a launching thread lives: until nobody claims it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._claims = 1  # the thread's own, while its children live
-        self._over = threading.Lock()
-        self._over.acquire()
-
-    def claim(self) -> bool:
-        """Claim the thread, until `release`; False if it is about to end, or has ended."""
-        with self._lock:
-            self._claims += self._claims > 0
-            return self._claims > 0
-
-    def release(self) -> None:
-        """Give up one claim."""
-        with self._lock:
-            self._claims -= 1
-            if self._claims == 0:
-                self._over.release()
-
-    def wait(self) -> None:
-        """Wait until nobody claims the thread."""
-        self._over.acquire()
-
-
 class Job:
     """What is to be done in the launching thread.
 
     Attributes:
         cancelled: whether the caller was interrupted: the work should end soon.
         on_cancel: called in the caller's thread when that happens, for work that waits for something.
-        life: of the launching thread.
-        lasts: whether the thread has created a process that outlives the ranks of the call.
     """
 
     on_cancel: Callable[[], None] | None = None
-    lasts = False
 
     def __init__(self, work: Callable[[Job], None]) -> None:
         self.cancelled = False
-        self.life = Life()
         self._work = work
         self._error: BaseException | None = None
         self._interrupt: BaseException | None = None
         self._done = threading.Event()
         self._children: list[int] = []
-        self._claimed: list[Life] = []
         self._thread: threading.Thread | None = None
         self._started_by = 0
 
     def outlive(self, pids: Iterable[int]) -> None:
         """Keep the thread until these children of this process have ended."""
         self._children += pids
-
-    def claim(self, life: Life) -> bool:
-        """Keep another thread, which has created children for this job, as long as this one; False if it is over."""
-        if life.claim():
-            self._claimed.append(life)
-            return True
-        return False
 
     def start(self) -> None:
         """Start the thread. Where none can be had (too many, or the interpreter ends), work in the calling one."""
@@ -106,7 +68,7 @@ class Job:
 
     def join(self, timeout: float) -> None:
         """Wait for the end of the thread, whose ranks have ended, so that the caller finds none."""
-        if self._thread is not None and not self.lasts:
+        if self._thread is not None:
             self._thread.join(timeout)
 
     def wait(self) -> None:
@@ -135,7 +97,7 @@ class Job:
     def _live(self) -> None:
         self._do()
         # gevent and eventlet have made a greenlet of this thread. It is the caller's thread that has created the ranks,
-        # and a wait for them would block all its greenlets: claims are kept, and nothing ends here.
+        # and a wait for them would block all its greenlets.
         if threading.get_native_id() == self._started_by:
             return
         # From the last one: ranks end in about the order in which they were made, and each wait that blocks is a switch
@@ -143,10 +105,6 @@ class Job:
         for pid in reversed(self._children):
             with contextlib.suppress(ChildProcessError):  # somebody has reaped it
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        for life in self._claimed:
-            life.release()
-        self.life.release()
-        self.life.wait()
 
     def _do(self) -> None:
         """Work, and keep what is raised for the caller."""

@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 import sys
+from functools import partial
 from multiprocessing.process import BaseProcess
 
 from spawnx import clock
@@ -117,7 +118,9 @@ def main(
     if not armed:
         Protection(OFF, 0, backend, parent).arm(SIGKILL if guarded else SIGINT)
     mp_private.use_resource_tracker(tracker)
-    sys.exit(be(message, rank, parent, backend if guarded else None, Ends(*ends)))
+    protection = Protection(GUARDIAN, 0, backend, parent)
+    enter = partial(protection.begin, ends[2]) if guarded else None
+    sys.exit(be(message, rank, parent, enter, Ends(*ends)))
 
 
 def rehearse(order: int, *, path: list[object], backend: str) -> None:
@@ -131,7 +134,11 @@ def rehearse(order: int, *, path: list[object], backend: str) -> None:
 
 
 def be(
-    message: Message, place: tuple[int, str, tuple[int, ...], str], parent: int, gated: str | None, ends: Ends
+    message: Message,
+    place: tuple[int, str, tuple[int, ...], str],
+    parent: int,
+    enter: Callable[[], None] | None,
+    ends: Ends,
 ) -> int:
     """Be a rank of our own launching, from the gate until its exit code is known.
 
@@ -139,15 +146,15 @@ def be(
         message: what it unpickles.
         place: see `Rank.take_place`.
         parent: the supervisor's pid.
-        gated: the backend that arms when the gate is passed; None: there is no gate.
+        enter: waits at the gate; None: there is none.
         ends: by which it reaches the supervisor.
     """
     with standard_library():
         from spawnx import mp_private
 
     _begin_to_import(place[3], ends)
-    if gated is not None:
-        Protection(GUARDIAN, 0, gated, parent).begin(ends.gate)
+    if enter is not None:
+        enter()
     process: Rank = message.receive(place[1])
     del message
     process.take_place(*place)

@@ -1,4 +1,4 @@
-"""The words between a supervisor and its guardian (as csrc/spawnx.h has them), or its kept template: SOCK_SEQPACKET."""
+"""The words between a supervisor and its guardian (as csrc/spawnx.h has them), or its templates: SOCK_SEQPACKET."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ DISMISS = b"D"
 # The most fds that one message carries (SCM_MAX_FD of the kernel).
 MAX_SENT = 253
 
-# To the kept template: the fds of an errand, of which there are more to come, or no more. Answered by an errno, an int.
+# To the kept template: the fds of an errand, of which there are more to come, or no more. Answered by an errno,
+# an int, and a pidfd of the template that was made.
 MORE = b"+"
 COMPLETE = b"."
 # What it says first: it waits for errands; its imports can't be cloned, or something else went wrong: it then ends. A
@@ -21,3 +22,8 @@ GAVE_UP = b"g"
 FAILED = b"f"
 MASK = 8
 MOST_TEXT = 1024
+
+# From the template of a call: each of its ranks waits at the gate, or has ended. To it: leave them to the supervisor, and
+# end. The end of the connection says that there is nobody to leave them to.
+AT_GATE = b"t"
+ADOPT = b"a"
