@@ -19,7 +19,6 @@ class _Lib:
     SPX_HOLD_ARMED: Final[int]
     SPX_HOLD_UNARMED: Final[int]
     SPX_LOST: Final[int]
-    SPX_NO_SIBLING: Final[int]
     SPX_ORPHAN: Final[int]
     SPX_RUNS: Final[int]
     SPX_TERM_PART: Final[int]

@@ -13,7 +13,6 @@ from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import mmap
     from collections.abc import Iterable, Sequence
     from typing import NoReturn
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from spawnx.backends.contract import Backend
     from spawnx.launchers.template import Errand, Template
     from spawnx.launchers.thread import Job
 

@@ -47,7 +47,10 @@ class Unadopted:
         # supervisor, or of the gate, that tells; and the guardian holds this process before the template ends.
         arm_or_leave(self._backend, 0, self._template)
         os.close(self._not_at_gate)
-        word = gate.wait(fd, self._supervisor)
+        # Another process may hold the other end of the gate: then nobody would see that end.
+        wait_readable([fd, self._supervisor], None)
+        # Not a byte for a rank that was not adopted: it would be one too few for those that were.
+        word = gate.wait(fd) if os.getppid() == parent else b""
         os.close(self._supervisor)
         if not word:
             os._exit(1)

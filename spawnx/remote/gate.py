@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 
-from spawnx.standard import standard_library
-
 # What a rank is told: the guardian holds it, or it must do without.
 HELD = b"h"
 UNHELD = b"u"
@@ -30,25 +28,12 @@ def let(gate: int, ranks: int, word: bytes) -> None:
         left = left[os.write(gate, left) :]
 
 
-def wait(gate: int, supervisor: int = -1) -> bytes:
-    """Wait to be let on, and close the gate; returns the word, or b"" if no supervisor is left to say one.
-
-    Args:
-        gate: the ranks' end.
-        supervisor: a pidfd of the supervisor, for a rank that the kernel doesn't end with it: another process may hold the
-            other end of the gate, and nobody would see it end.
-    """
+def wait(gate: int) -> bytes:
+    """Wait to be let on, and close the gate; returns the word, or b"" if no supervisor is left to say one."""
     # eventlet's os.read waits by an epoll that ranks by fork share: what one removes there, the others wait for.
     from posix import read as read_now
 
     try:
-        if supervisor >= 0:
-            with standard_library():
-                from spawnx.backends.python import wait_readable
-
-            wait_readable([gate, supervisor], None)
-            if not wait_readable([gate], 0):
-                return b""
         return read_now(gate, 1)
     finally:
         os.close(gate)

@@ -21,6 +21,7 @@ from spawnx import mp_private
 from spawnx.backends.python import wait_readable
 from spawnx.remote import adoption, stale, surroundings, table, template, wire
 from spawnx.remote import preload as preloading
+from spawnx.remote.rank import SIGKILL, arm_or_leave
 from spawnx.remote.withdraw import withdraw
 from spawnx.standard import standard_library
 
@@ -60,6 +61,9 @@ def main(
             importlib.import_module(name)
     mp_private.use_path(path)
     sys.argv[:] = argv
+    with standard_library():
+        from spawnx.backends import native  # it needs cffi, which may be found on that path only
+
     socket = _socket.socket(fileno=channel)
     socket.settimeout(None)  # whatever `sitecustomize` has set for all
     supervisor, set_by_imports = _get_ready(socket, parent, tracker, preload)
@@ -73,8 +77,6 @@ def main(
         served += 1
         if served == 1:
             # It takes some time, which the first call need not wait for, and one that has no second never sees.
-            with standard_library():
-                from spawnx.backends import native
             native.collapse()
     os._exit(0)
 
@@ -102,10 +104,17 @@ class _Templates:
 
     def fork(self, socket: _socket.socket) -> bool:
         """Fork one, and hand a pidfd of it to the supervisor; whether this process is that one now."""
+        with standard_library():
+            from spawnx.backends import native
+
+        kept = os.getpid()
         try:
             with mp_private.preserving_resource_tracker():
                 pid = os.fork()
             if pid == 0:
+                # Before it does anything: of one whose parent has died nobody knows. And it needs its parent to the end:
+                # between an orphan and the supervisor there is nobody from whom ranks could be adopted.
+                arm_or_leave(native.NativeBackend(), SIGKILL, kept)
                 socket.close()
                 for pidfd in self._pids:
                     os.close(pidfd)

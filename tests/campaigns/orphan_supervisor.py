@@ -81,10 +81,25 @@ class Run:
             _wrap(launchers, "launch", self.come)
         elif point == "starting":
             self._wait_for_launch()
+        elif point == "adopting":
+            self._wait_for_adoption()
         elif point == "started":
             _wrap(Guard, "let_in", self.come)
         elif point == "held":
             _wrap(gate, "let", self.come)
+
+    def _wait_for_adoption(self) -> None:
+        """Come to the point when the ranks wait for their adoption, when they are about to be adopted, or have been."""
+        from spawnx.backends import native
+        from spawnx.launchers import held, template
+
+        step = self.what["k"] % 3
+        owner, name = (
+            (template.Template, "_adopt"),
+            (native, "adopt_orphans"),
+            (held.Holder, "adopt_all"),
+        )[step]
+        _wrap(owner, name, self.come)
 
     def _wait_for_launch(self) -> None:
         """Come to the point when rank k is about to be created, by whatever creates it."""
@@ -114,7 +129,9 @@ class Run:
         """Come to the point when the template has made so many clones, and goes no further."""
         fifo = tempfile.mktemp()  # noqa: S306 - a FIFO can't be made otherwise, and the folder is ours
         os.mkfifo(fifo)
-        plain_command, plain_hold = mp_private.interpreter_command, Guard.hold_helper
+        from spawnx.launchers import template
+
+        plain_command, plain_wait = mp_private.interpreter_command, template.Template._wait_made
 
         def command(module: str, function: str, file: int, at: int, size: int) -> list[str]:
             argv = plain_command(module, function, file, at, size)
@@ -124,12 +141,12 @@ class Run:
                 argv[place] = stop + argv[place]
             return argv
 
-        def hold(guard: Guard, pidfd: int) -> None:
-            plain_hold(guard, pidfd)
+        def wait(which: template.Template, helper: Any) -> bool:
             Path(fifo).read_bytes()
             self.come()
+            return plain_wait(which, helper)
 
-        mp_private.interpreter_command, Guard.hold_helper = command, hold  # type: ignore[method-assign]
+        mp_private.interpreter_command, template.Template._wait_made = command, wait  # type: ignore[method-assign]
 
 
 def _wrap(owner: Any, name: str, first: Callable[[], None]) -> None:

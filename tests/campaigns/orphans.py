@@ -29,7 +29,7 @@ from spawnx import backends
 from tests.campaigns.orphan_supervisor import BYSTANDER
 from tests.support import ROOT
 
-POINTS = ("before", "starting", "started", "held", "booting", "running", "finishing")
+POINTS = ("before", "starting", "adopting", "started", "held", "booting", "running", "finishing")
 # By whom it ends: what is sent to it, and what it does itself.
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGHUP": signal.SIGHUP}
 ENDINGS = (*SIGNALS, "exit", "exception", "exec")
@@ -61,6 +61,9 @@ def draw(rng: random.Random) -> dict[str, Any]:
     if what["launcher"] == "clone":
         what["backend"] = "native" if "native" in backends.available() else "python"
     what["k"] = rng.randrange(what["ranks"])
+    clones = what["method"] != "fork" and what["launcher"] != "stdlib" and what["backend"] == "native"
+    if what["point"] == "adopting" and not clones:
+        what["point"] = "held"
     if what["point"] == "finishing":
         what["behaviour"] = "ends"
         what["ranks"] += 1

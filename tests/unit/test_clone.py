@@ -345,7 +345,7 @@ def test_preload_that_is_no_list_of_names_is_refused(value: Any) -> None:
             "OSError: [Errno 16]",
         ),
         (
-            "import spawnx.backends.native as n; n.clone_siblings = lambda *_: n._checked(-1)",
+            "import spawnx.backends.native as n; n.get_ready_to_fork = lambda: n._checked(-1)",
             "PermissionError: [Errno 1] Operation not permitted",
         ),
     ],
@@ -360,16 +360,16 @@ def test_template_that_can_not_serve_gives_way_to_exec(code: str, reason: str, t
 
 
 HALF = """
-    import spawnx.backends.native as native
-    real = native.clone_siblings
+    real, made = os.fork, 0
 
-    def half(memory, pids_at, count, parent, signum):
-        position = real(memory, pids_at, 2, parent, signum)
-        if position == 0:
+    def fork():
+        global made
+        if made == 2:
             {then}
-        return position
+        made += 1
+        return real()
 
-    native.clone_siblings = half
+    os.fork = fork
 """
 
 
@@ -421,24 +421,6 @@ def test_clone_that_can_not_be_made_is_an_error_that_names_the_limit(tmp_path: P
     assert ("BlockingIOError", "0") == (kind, done.stdout.splitlines()[-1]), done.stderr
     assert "rank 2 of 4 could not be started" in text
     assert "RLIMIT_NPROC" in text
-
-
-def test_clones_that_became_children_of_their_template_are_no_ranks(tmp_path: Path) -> None:
-    """A kernel that takes CLONE_PARENT and ignores it: here, a parent's number that is not right says the same."""
-    code = """
-        import spawnx.backends.native as native
-        from spawnx.backends._native import lib
-
-        def ignore(memory, pids_at, count, parent, signum):
-            memory[pids_at : pids_at + 4] = lib.SPX_NO_SIBLING.to_bytes(4, sys.byteorder, signed=True)
-            return 0
-
-        native.clone_siblings = ignore
-    """
-    done = run_with_template_that(code, SHOW, tmp_path)
-
-    assert [["exec", [0] * 4], 0] == [json.loads(line) for line in done.stdout.splitlines()[-2:]], done.stderr
-    assert "the kernel ignores CLONE_PARENT" in done.stdout
 
 
 def test_payload_that_counts_its_readers_is_sent_by_exec(

@@ -60,21 +60,6 @@ def served(done: subprocess.CompletedProcess[str]) -> list[Any]:
 # Whether to clone
 
 
-@x86_64_only
-def test_libc_whose_thread_can_not_be_renewed_is_not_cloned(tmp_path: Path) -> None:
-    """The address that the kernel clears doesn't hold the tid, as with musl: locks would know no owner."""
-    code = """
-        import ctypes
-        elsewhere = ctypes.c_int(0)
-        ctypes.CDLL(None).syscall(218, ctypes.byref(elsewhere))  # set_tid_address
-        sys.elsewhere = elsewhere  # the kernel writes there when this process ends
-    """
-    done = run_with_template_that(code, SHOW, tmp_path)
-
-    assert [["exec", [0] * 4], 0] == served(done)
-    assert f"OSError: [Errno {errno.ENOTSUP}]" in done.stdout
-
-
 @needs_root
 @pytest.mark.parametrize("backend", ["native", "python"])
 def test_children_in_a_pid_namespace_of_their_own_are_not_cloned(backend: str) -> None:
@@ -117,15 +102,14 @@ def test_supervisor_that_is_the_first_of_its_pid_namespace_has_clones() -> None:
 
 
 @x86_64_only
-def test_sandbox_that_forbids_siblings_gets_its_ranks_by_exec() -> None:
-    """Both system calls refuse: nothing was cloned, and nothing is tried in the next call."""
+def test_sandbox_that_forbids_to_adopt_gets_its_ranks_by_exec() -> None:
+    """What was forked is ended, and nothing is tried in the next call."""
     source = """
         import errno, logging, sys
         import spawnx
         from tests import ranks, sandbox
 
-        sandbox.deny("clone3", errno.EPERM)
-        sandbox.deny("clone", errno.EPERM, only_with=0x8000)  # CLONE_PARENT
+        sandbox.deny("prctl", errno.EPERM, only_with=0x20)  # PR_SET_CHILD_SUBREAPER and others, not PR_SET_PDEATHSIG
         logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
         for _ in range(2):
             context = spawnx.spawn(ranks.nothing, (), 2, join=False)
@@ -133,7 +117,9 @@ def test_sandbox_that_forbids_siblings_gets_its_ranks_by_exec() -> None:
                 pass
             print(context.launcher, [process.exitcode for process in context.processes])
     """
-    told = "ranks are started by exec, not cloned: PermissionError: [Errno 1] Operation not permitted\n"
+    told = (
+        "ranks are started by exec, not cloned: orphans can't be adopted: [Errno 1] Operation not permitted\n"
+    )
 
     assert f"{told}exec [0, 0]\n" * 2 == output(source)
 
@@ -189,67 +175,255 @@ def test_what_the_template_has_is_frozen_in_clones() -> None:
 
 
 def test_audit_hooks_are_told_of_the_clones(tmp_path: Path) -> None:
-    """As of a fork, once."""
+    """As of forks, which they are."""
     seen = tmp_path / "seen"
     code = f"""
         def hook(event, arguments):
             if event == "os.fork":
-                os.close(os.open({str(seen)!r}, os.O_CREAT | os.O_EXCL))
+                with open({str(seen)!r}, "a") as file:
+                    file.write("x")
         sys.addaudithook(hook)
         os.environ["SPAWNX_PRELOAD"] = "off"
     """
     done = run_with_template_that(code, SHOW.replace(", join=False", ", join=False, preload=()"), tmp_path)
 
     assert [["clone", [0] * 4], 0] == served(done)
-    assert seen.exists()
+    assert "x" * 4 == seen.read_text(encoding="utf-8")
 
 
-# In the clone, before it is Python's
+# Between the fork and the adoption
 
 WRAPPED = """
     import ctypes
-    import spawnx.backends.native as native
-    real = native.clone_siblings
+    from spawnx.remote import adoption
+    real = adoption.Unadopted.pass_gate
 
-    def wrapped(memory, pids_at, count, parent, signum):
+    def armed():
+        found = ctypes.c_int()
+        ctypes.CDLL(None).prctl(2, ctypes.byref(found), 0, 0, 0)  # PR_GET_PDEATHSIG
+        return found.value
+
+    def wrapped(self, gate, parent):
         {then}
 
-    native.clone_siblings = wrapped
+    adoption.Unadopted.pass_gate = wrapped
 """
 
 
-def test_clone_has_sigkill_as_its_death_signal_at_once(tmp_path: Path) -> None:
-    """Not only when it boots: a supervisor that is killed while clones are made leaves none."""
+def test_clone_ends_with_its_template_until_it_is_adopted(tmp_path: Path) -> None:
+    """A supervisor that is killed while clones are made leaves none; from the gate on SIGINT tells of its end."""
     then = f"""
-        position = real(memory, pids_at, count, parent, signum)
-        if position:
-            found = ctypes.c_int()
-            ctypes.CDLL(None).prctl(2, ctypes.byref(found), 0, 0, 0)  # PR_GET_PDEATHSIG
-            with open({str(tmp_path / "signal")!r} + str(position), "w") as file:
-                file.write(str(found.value))
-        return position
+        before, template = armed(), os.getppid()
+        real(self, gate, parent)
+        with open({str(tmp_path / "signals")!r}, "a") as file:
+            file.write(f"{{before}} {{armed()}} {{template != os.getppid() == parent}}\\n")
     """
     done = run_with_template_that(WRAPPED.format(then=then.strip()), SHOW, tmp_path)
 
     assert [["clone", [0] * 4], 0] == served(done)
-    assert [str(int(signal.SIGKILL))] * 4 == [
-        (tmp_path / f"signal{position}").read_text(encoding="utf-8") for position in range(1, 5)
-    ]
+    assert "9 2 True\n" * 4 == (tmp_path / "signals").read_text(encoding="utf-8")
 
 
 def test_clone_whose_parent_is_not_the_supervisor_leaves(tmp_path: Path) -> None:
-    """It has been orphaned before it was armed: here, as it is told of another supervisor."""
-    then = "return real(memory, pids_at, count, 1, signum)"
-    done = run_with_template_that(WRAPPED.format(then=then), SHOW, tmp_path)
+    """It was not adopted: here, as it is told of another supervisor."""
+    done = run_with_template_that(WRAPPED.format(then="real(self, gate, 1)"), SHOW, tmp_path)
+    kind, text = served(done)[0]
 
-    assert [["ProcessExitedException", "process 0 terminated with exit code 1"], 0] == served(done)
+    assert ("ProcessExitedException", True) == (kind, text.endswith("terminated with exit code 1"))
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("who", ["template", "supervisor"])
+def test_nobody_is_left_of_clones_that_wait_for_their_adoption(who: str, method: str, tmp_path: Path) -> None:
+    """Their template or the supervisor is killed when all wait at the gate, whose other end a bystander holds."""
+    source = f"""
+        import ctypes, os, signal
+        import spawnx
+        from spawnx.launchers import template
+        from tests import ranks
+
+        def adopt(self, helper):
+            bystander = ctypes.CDLL(None).fork()  # not Python's fork, after which it would close the gate
+            if bystander == 0:
+                for fd in (0, 1, 2):
+                    os.close(fd)
+                os.kill(os.getpid(), signal.SIGSTOP)
+            print(bystander, *self._table.pids, flush=True)
+            if {who!r} == "supervisor":
+                os.kill(os.getpid(), signal.SIGKILL)
+            helper.kill()
+            helper.wait()
+            real(self, helper)
+
+        if __name__ == "__main__":
+            real, template.Template._adopt = template.Template._adopt, adopt
+            try:
+                spawnx.start_processes(ranks.nothing, (), 3, start_method={method!r})
+            except RuntimeError as error:
+                print(error)
+    """
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(source), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        capture_output=True, text=True, timeout=LONG_S, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    bystander, *pids = (int(pid) for pid in done.stdout.splitlines()[0].split())
+    _, left = psutil.wait_procs(
+        [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=LONG_S
+    )
+    os.kill(bystander, signal.SIGKILL)
+
+    assert (3, []) == (len(pids), left)
+    if who == "supervisor":
+        assert -signal.SIGKILL == done.returncode
+    else:
+        assert "while it made rank 3 of 3; no rank is left" in done.stdout
+
+
+def test_libcs_fork_handlers_are_called_in_clones(module: Callable[[str], str]) -> None:
+    """A library that named ones use has given them to libc: a lock that is taken over the fork is free in each rank."""
+    name = module(
+        """
+        import ctypes
+
+        libc = ctypes.CDLL(None)
+        KIND = ctypes.CFUNCTYPE(None)
+        calls = {"prepare": 0, "parent": 0, "child": 0}
+        mutex = ctypes.create_string_buffer(64)
+
+        def handler(name):
+            def call():
+                calls[name] += 1
+                (libc.pthread_mutex_lock if name == "prepare" else libc.pthread_mutex_unlock)(mutex)
+            return KIND(call)
+
+        handlers = [handler(name) for name in calls]
+        libc.__register_atfork(*handlers, None)
+
+        class Told:
+            def __eq__(self, other):
+                return False
+
+            def __reduce__(self):
+                taken = libc.pthread_mutex_trylock(mutex)
+                return tuple, ([calls["child"], calls["prepare"] - calls["parent"], taken],)
+
+        VALUE = Told()
+        """
+    )
+
+    assert [(True, (1, 1, 0))] * 3 == told(interpreter.put_value, 3, name, preload=[name])
+
+
+def test_ranks_that_the_kernel_gives_to_another_process_are_ended() -> None:
+    """It takes the request to adopt orphans, and ignores it: ranks by exec take their places, and their gate."""
+    source = """
+        import logging, sys
+        import spawnx, spawnx.backends.native
+        from tests import ranks
+
+        spawnx.backends.native.adopt_orphans = lambda on: False
+        logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+        context = spawnx.spawn(ranks.nothing, (), 4, join=False)
+        while not context.join():
+            pass
+        print(context.launcher, [process.exitcode for process in context.processes])
+    """
+    told = "ranks are started by exec, not cloned: the kernel has given the ranks to another process\n"
+
+    assert f"{told}exec [0, 0, 0, 0]\n" == output(source)
+
+
+def test_a_stray_is_reaped_and_not_touched(tmp_path: Path) -> None:
+    """An orphan of somebody else's that this process adopts together with its ranks, as the kernel can't tell them apart."""
+    source = """
+        import os, psutil, signal, subprocess
+        import spawnx
+        from spawnx.backends import native
+        from tests import ranks
+
+        def children():
+            return [child.pid for child in psutil.Process().children()]
+
+        if __name__ == "__main__":
+            parent = subprocess.Popen(
+                ["sh", "-c", "sleep 60 & echo $!; read line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            stray = int(parent.stdout.readline())
+            stop = native.adopt_orphans
+
+            def stop_late(on):
+                if not on:
+                    parent.stdin.close()
+                    parent.wait()
+                return stop(on)
+
+            native.adopt_orphans = stop_late
+            spawnx.spawn(ranks.nothing, (), 2)
+            print(stray in children(), psutil.Process(stray).status())
+            os.kill(stray, signal.SIGKILL)
+            os.waitid(os.P_PID, stray, os.WEXITED | os.WNOWAIT)
+            native.adopt_orphans = stop
+            spawnx.spawn(ranks.nothing, (), 2)
+            print(stray in children())
+            parent.stdout.close()
+    """
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(source), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        capture_output=True, text=True, timeout=LONG_S, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+    assert "True sleeping\nFalse\n" == done.stdout, done.stderr
+
+
+def test_program_that_adopts_orphans_goes_on_to_do_so() -> None:
+    """What it has asked for (PR_SET_CHILD_SUBREAPER) stands after the call as before; and what it hasn't, doesn't."""
+    source = """
+        import ctypes
+        import spawnx
+        from tests import ranks
+
+        libc, found = ctypes.CDLL(None), ctypes.c_int()
+        for asked in (0, 1):
+            libc.prctl(36, asked, 0, 0, 0)
+            spawnx.spawn(ranks.nothing, (), 2)
+            libc.prctl(37, ctypes.byref(found), 0, 0, 0)
+            print(found.value)
+    """
+
+    assert "0\n1\n" == output(source)
+
+
+def test_threads_that_launch_end_with_the_launch() -> None:
+    """Adopted ranks are children of the main thread: unshare(2), and who counts threads, find none of ours."""
+    source = """
+        import threading
+        import spawnx
+        from tests import interpreter, ranks
+
+        if __name__ == "__main__":
+            context = spawnx.get_context("spawn")
+            gate = ranks.Gate(context)
+            for method in ("spawn", "forkserver"):
+                started = spawnx.start_processes(ranks.wait_at, (gate,), 2, join=False, start_method=method)
+                gate.wait_for(2)
+                print(started.launcher, threading.active_count())
+                gate.open()
+                while not started.join():
+                    pass
+    """
+
+    assert "clone 1\nforkserver 1\n" == output(source)
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace, which has a system call fail")
 def test_no_clone_is_made_after_one_that_failed(tmp_path: Path) -> None:
     """A later one might succeed, and be a rank behind a gap, of which nobody knows."""
     script = tmp_path / "python"
-    strace = f"strace -D -o {tmp_path / 'calls'} -e trace=clone3 -e inject=clone3:error=EAGAIN:when=3"
+    strace = f"strace -D -o {tmp_path / 'calls'} -e trace=clone -e inject=clone:error=EAGAIN:when=3"
     lines = [
         "#!/bin/sh",
         f'case "$*" in *remote.template*) exec {strace} "{sys.executable}" "$@";; esac',
@@ -271,7 +445,7 @@ def test_no_clone_is_made_after_one_that_failed(tmp_path: Path) -> None:
     told = "[Errno 11] rank 2 of 6 could not be started: Resource temporarily unavailable\n"
 
     assert told == output(source)
-    assert 3 == (tmp_path / "calls").read_text(encoding="utf-8").count("clone3(")
+    assert 3 == (tmp_path / "calls").read_text(encoding="utf-8").count("clone(")
 
 
 def test_robust_mutex_of_a_clone_that_died_is_given_to_the_next() -> None:
