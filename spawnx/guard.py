@@ -130,7 +130,7 @@ class Guard:
                 self._behind.dismiss()
 
     def hold_unadopted(self, pidfds: Sequence[int]) -> None:
-        """Have the guardian hold all ranks before they become children of this process: until then it is their safety."""
+        """Have the guardian hold all ranks, before they become children of this process."""
         guardian, self._holds_all = self._behind.guardian, False
         if guardian is None:
             return

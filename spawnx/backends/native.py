@@ -146,7 +146,7 @@ def get_ready_to_fork() -> None:
     _checked(lib.spx_get_ready_to_fork())
 
 
-def adopt_orphans(on: bool) -> bool:  # noqa: FBT001 - as prctl(2) has it
+def adopt_orphans(*, on: bool) -> bool:
     """Have this process adopt the children of descendants that end from now on, or no longer; whether it did so before.
 
     Raises:

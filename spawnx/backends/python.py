@@ -210,8 +210,8 @@ def end_unheld(pid: int) -> None:
 def signal_child(backend: Backend, pid: int, pidfd: int, signum: int) -> None:
     """Send a signal to a child of ours, by its pidfd; by its pid where a sandbox forbids that.
 
-    As long as we have not reaped it its number is nobody else's, unless somebody else reaps: hence the look before. A pid
-    of 0 is not known: what is no child of ours has a pidfd only.
+    As long as we have not reaped it its number is nobody else's, unless somebody else reaps: hence the look before.
+    What is no child of ours has a pidfd only, and no pid (0).
     """
     try:
         backend.fan_out([pidfd], signum)

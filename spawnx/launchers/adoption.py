@@ -1,8 +1,9 @@
 """The adoption of ranks: this process becomes the parent of what a template has forked, when the template ends.
 
-The kernel gives the children of a process that ends to the nearest ancestor that is a subreaper (prctl(2)), to its main
-thread. This process is one for that moment only. Whoever else loses a parent among its descendants just then is adopted as
-well: a stray, which would have become a child of init. It is reaped at its end, as init would, and not touched before.
+The kernel gives the children of a process that ends to the nearest ancestor that is a subreaper (prctl(2)): to its main
+thread. This process is one for that moment only. Whoever else loses its parent just then, among the descendants, is
+adopted as well: a stray, which would have become a child of init. It is reaped at its end, as by init, and not touched
+before.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ def adopting(ranks: list[int]) -> Iterator[None]:
     with _lock:  # one at a time, so that each knows whom it has adopted
         _reap_strays()
         before = _children()
-        was = native.adopt_orphans(True)
+        was = native.adopt_orphans(on=True)
         try:
             yield
         finally:
-            native.adopt_orphans(was)  # where the program has asked for it, it stays so
+            native.adopt_orphans(on=was)  # where the program has asked for it, it stays so
             _find_strays(before, ranks)
 
 
@@ -104,7 +105,7 @@ def _started(pid: int) -> int:
 
 def _forget() -> None:
     """In a forked child: the strays are the parent's."""
-    global _lock
+    global _lock  # noqa: PLW0603 - one per process
     _lock = threading.Lock()
     for pidfd in _strays:
         os.close(pidfd)

@@ -272,8 +272,8 @@ def _program(channel: int, file: int, modules: tuple[str, ...], errand: Errand) 
     argv = command_line("spawnx.remote.kept", "main", file, arguments)
     # What main() returns, and what that returns, is called when none of their frames is left.
     argv[argv.index("-c") + 1] += "()()"
-    # All signals are blocked: Ctrl-C is not for it. It sees the end of this process: a death signal would come with that
-    # of the launching thread.
+    # All signals are blocked: Ctrl-C is not for it. It sees by itself when this process ends: a death signal would come
+    # when the launching thread does.
     return Program(argv, keep=[channel, file, tracker], death_signal=0, mask=signal.valid_signals())
 
 

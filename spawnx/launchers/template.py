@@ -82,7 +82,7 @@ class Errand:
         self.affinity = affinity.present()
 
 
-class CloneFailed(OSError):
+class CloneFailedError(OSError):
     """A rank could not be made, and none is left.
 
     Attributes:
@@ -146,7 +146,7 @@ class Template:
         Raises:
             PreloadGivenUp: what it imported can't be cloned; none was made.
             CantServe: none was made, for another reason.
-            CloneFailed: rank k could not be made; none is left.
+            CloneFailedError: rank k could not be made; none is left.
             RuntimeError: the template died while it made them; none is left.
         """
         with self._opened:
@@ -248,16 +248,9 @@ class Template:
     def _take(self, code: int, *, cancelled: bool) -> None:
         """Take what the template has made; it has ended, with an exit code."""
         shared, pids = self._table, self._table.pids
-        if shared.state == table.GAVE_UP_PRELOAD:
-            raise PreloadGivenUp(shared.reason)
-        if shared.state == table.HAS_STARTUP_CODE:
-            hint = "SPAWNX_LAUNCHER=clone runs it once for all ranks"
-            raise CantServe(f"{shared.reason}; {hint}", for_good=True)
-        if shared.state == table.BOOTING and not pids:
-            reason = shared.reason or f"the template ended {told(code)}"
-            raise CantServe(reason, for_good=shared.errno in PERMANENT)
+        self._check_gave_way(code)
         if shared.errno:
-            raise CloneFailed(shared.errno, len(pids))
+            raise CloneFailedError(shared.errno, len(pids))
         is_adopted = shared.state == table.CLONED and self._are_adopted()
         if not is_adopted:
             self._end_unadopted()
@@ -276,6 +269,18 @@ class Template:
         for rank in self._ranks:
             rank.armed = True
         self._gate.open(len(pids))
+
+    def _check_gave_way(self, code: int) -> None:
+        """See that it has come to make ranks."""
+        shared = self._table
+        if shared.state == table.GAVE_UP_PRELOAD:
+            raise PreloadGivenUp(shared.reason)
+        if shared.state == table.HAS_STARTUP_CODE:
+            hint = "SPAWNX_LAUNCHER=clone runs it once for all ranks"
+            raise CantServe(f"{shared.reason}; {hint}", for_good=True)
+        if shared.state == table.BOOTING:
+            reason = shared.reason or f"the template ended {told(code)}"
+            raise CantServe(reason, for_good=shared.errno in PERMANENT)
 
     def _are_adopted(self) -> bool:
         """Whether the ranks are children of this process; those that have ended may be nobody's."""

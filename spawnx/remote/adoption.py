@@ -1,7 +1,7 @@
 """How a template makes ranks: it forks them, and the supervisor adopts them when the template ends.
 
-The template tells when each rank waits at the gate, or has ended; the supervisor then opens pidfds of all, has the guardian
-hold them, and lets the template end. Who is a child of whom: docs/architecture.md.
+The template tells when each rank waits at the gate, or has ended; the supervisor then opens pidfds of all, has the
+guardian hold them, and lets the template end. Who is whose child, step by step: docs/architecture.md.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ FAILED = b"f"
 MASK = 8
 MOST_TEXT = 1024
 
-# From the template of a call: each of its ranks waits at the gate, or has ended. To it: leave them to the supervisor, and
-# end. The end of the connection says that there is nobody to leave them to.
+# From the template of a call: each of its ranks waits at the gate, or has ended. To it: leave them to the supervisor,
+# and end. The end of the connection says that there is nobody to leave them to.
 AT_GATE = b"t"
 ADOPT = b"a"

@@ -245,9 +245,10 @@ def test_nobody_is_left_of_clones_that_wait_for_their_adoption(who: str, method:
         def adopt(self, helper):
             bystander = ctypes.CDLL(None).fork()  # not Python's fork, after which it would close the gate
             if bystander == 0:
-                for fd in (0, 1, 2):
-                    os.close(fd)
-                os.kill(os.getpid(), signal.SIGSTOP)
+                gate = self.guard._behind.gate
+                os.closerange(0, gate)
+                os.closerange(gate + 1, 4096)
+                signal.pause()
             print(bystander, *self._table.pids, flush=True)
             if {who!r} == "supervisor":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -323,7 +324,7 @@ def test_ranks_that_the_kernel_gives_to_another_process_are_ended() -> None:
         import spawnx, spawnx.backends.native
         from tests import ranks
 
-        spawnx.backends.native.adopt_orphans = lambda on: False
+        spawnx.backends.native.adopt_orphans = lambda *, on: False
         logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
         context = spawnx.spawn(ranks.nothing, (), 4, join=False)
         while not context.join():
@@ -336,7 +337,7 @@ def test_ranks_that_the_kernel_gives_to_another_process_are_ended() -> None:
 
 
 def test_a_stray_is_reaped_and_not_touched(tmp_path: Path) -> None:
-    """An orphan of somebody else's that this process adopts together with its ranks, as the kernel can't tell them apart."""
+    """An orphan of somebody else's that is adopted together with the ranks: the kernel can't tell them apart."""
     source = """
         import os, psutil, signal, subprocess
         import spawnx
@@ -353,11 +354,11 @@ def test_a_stray_is_reaped_and_not_touched(tmp_path: Path) -> None:
             stray = int(parent.stdout.readline())
             stop = native.adopt_orphans
 
-            def stop_late(on):
+            def stop_late(*, on):
                 if not on:
                     parent.stdin.close()
                     parent.wait()
-                return stop(on)
+                return stop(on=on)
 
             native.adopt_orphans = stop_late
             spawnx.spawn(ranks.nothing, (), 2)
@@ -411,7 +412,8 @@ def test_threads_that_launch_end_with_the_launch() -> None:
                 started = spawnx.start_processes(ranks.wait_at, (gate,), 2, join=False, start_method=method)
                 gate.wait_for(2)
                 print(started.launcher, threading.active_count())
-                gate.open()
+                gate.opened.release()
+                gate.opened.release()
                 while not started.join():
                     pass
     """
