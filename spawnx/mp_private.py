@@ -202,6 +202,17 @@ def interpreter_path() -> str:
     return os.fsdecode(spawn.get_executable())
 
 
+def complete_main_module() -> None:
+    """Give the main module the `__spec__` that Python gives to each script, None, where a debugger made it without one.
+
+    `python -m pdb` before CPython 3.11.9 and 3.12.3 (gh-87115) does so, and so do others. `get_preparation_data` reads
+    it: that of the `stdlib` launcher, and of multiprocessing's forkserver, too.
+    """
+    main = sys.modules.get("__main__")
+    if main is not None and not hasattr(main, "__spec__"):
+        main.__spec__ = None
+
+
 def preparation_data(name: str) -> dict[str, object]:
     """What a fresh interpreter is told before it imports the main module.
 
