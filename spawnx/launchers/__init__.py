@@ -230,10 +230,12 @@ def _limit(errno_: int) -> str:
         import resource
 
     if errno_ == errno.EAGAIN:
-        soft = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-        return (
-            f"too many processes: raise RLIMIT_NPROC (`ulimit -u`, now {soft}) or the container's pids limit"
-        )
+        with standard_library():
+            from spawnx import cgroup
+
+        soft, room = resource.getrlimit(resource.RLIMIT_NPROC)[0], cgroup.room_for_processes()
+        most = f" (pids.max, now {room[1]})" if room else ""
+        return f"too many processes: raise RLIMIT_NPROC (`ulimit -u`, now {soft}) or the container's pids limit{most}"
     if errno_ == errno.EMFILE:
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return f"too many open files: raise RLIMIT_NOFILE (`ulimit -n`, now {soft})"

@@ -69,7 +69,9 @@ class CloneLauncher:
             raise CantServe(_never[order.start_method], for_good=True)
         if not os.path.isdir("/proc/self"):
             # A template finds its threads, open files and devices there.
-            raise CantServe("there is no /proc, in which a template sees whether it may be cloned", for_good=True)
+            raise CantServe(
+                "there is no /proc, in which a template sees whether it may be cloned", for_good=True
+            )
         if not payloads.shareable:
             raise CantServe("each rank needs a pickle of its own", expected=True)
         wanted = modules.of(order)
@@ -124,7 +126,7 @@ class Slower:
 
 _slower = Slower()
 _COST = (
-    "so each rank starts an interpreter and imports everything for itself: with torch, 1 to 2 s of CPU and 140 MB per rank"
+    "so each rank imports everything for itself: with torch, that takes 1 to 2 s of CPU and 140 MB of memory"
 )
 # By start method: why this system never clones, once it has said so. No template is tried again.
 _never: dict[str, str] = {}
