@@ -137,6 +137,6 @@ def _refuse_clones(monkeypatch: pytest.MonkeyPatch, *, for_good: bool) -> None:
         raise clone.CantServe("of a test", for_good=for_good)
 
     monkeypatch.setenv("SPAWNX_BACKEND", "native")
-    monkeypatch.setattr(clone.CloneLauncher, "_use", refuse)
+    monkeypatch.setattr(clone, "Template", refuse)
     monkeypatch.setattr(clone, "_never", {})
     monkeypatch.setattr(clone, "_slower", clone.Slower())
