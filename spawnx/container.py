@@ -53,7 +53,7 @@ def _shared_memory() -> Lack | None:
     size, free = (blocks * about.f_frsize // _MIB for blocks in (about.f_blocks, about.f_bavail))
     if size >= _ENOUGH_SHARED:
         return None
-    cost = "when shared tensors, DataLoader workers or NCCL fill it, ranks die by SIGBUS; spawnx needs none"
+    cost = "when shared tensors, DataLoader workers or NCCL fill it, they raise or die by SIGBUS; spawnx needs none"
     return f"{size} MiB {_SHARED_MEMORY}", f"{free} MiB are free: {cost}", "docker run --shm-size=8g"
 
 

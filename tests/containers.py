@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import mmap
 import os
 import shutil
 import signal
@@ -119,6 +120,17 @@ def be_deaf(rank: int) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
     be_there(rank)
+
+
+def fill_shared_memory(rank: int) -> None:
+    """As rank 1, write more than there is into shared memory; its name is gone, so that nothing is left."""
+    if rank == 1:
+        with open("/dev/shm/spawnx-test", "w+b") as file:  # noqa: S108
+            os.unlink(file.name)
+            os.truncate(file.fileno(), 2 * SHARED)
+            with mmap.mmap(file.fileno(), 2 * SHARED) as memory:
+                for at in range(0, len(memory), mmap.PAGESIZE):
+                    memory[at] = 1
 
 
 def leave_an_orphan(rank: int, supervisor: int, number: int) -> None:

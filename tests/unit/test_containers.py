@@ -258,6 +258,54 @@ except OSError as error:
         assert f"or the container's pids limit (pids.max, now {containers.PROCESSES})\n" in done.stdout
 
 
+OVERFULL = """
+import spawnx
+from tests import containers
+
+try:
+    spawnx.start_processes(containers.fill_shared_memory, (), 2, start_method="fork")
+except spawnx.ProcessExitedException as error:
+    print(error, error.failures[0].traceback)
+"""
+
+
+@pytest.mark.parametrize("name", ["small /dev/shm", "restricted"], indirect=True)
+@pytest.mark.parametrize("backend", backends.available())
+def test_rank_that_fills_shared_memory_is_told_with_its_stack(
+    inside: Callable[[list[str]], list[str]], backend: str
+) -> None:
+    """It dies by SIGBUS, which by itself says nothing. What spawnx needs isn't there: the board has room."""
+    done = run(inside([sys.executable, "-c", OVERFULL]), SPAWNX_BACKEND=backend)
+
+    assert "terminated with signal SIGBUS" in done.stdout, done.stderr
+    assert "in fill_shared_memory" in done.stdout
+
+
+REFERENCE = """
+import sys
+import {package} as mp
+from tests import ranks
+
+if __name__ == "__main__":
+    mp.spawn(ranks.nothing, (), 1)
+"""
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["read-only root"], indirect=True)
+@pytest.mark.parametrize(
+    ("package", "told"),
+    [("spawnx", ""), ("torch.multiprocessing", "FileNotFoundError: [Errno 2] No usable temporary directory")],
+)
+def test_no_temporary_directory_is_a_difference(
+    inside: Callable[[list[str]], list[str]], package: str, told: str
+) -> None:
+    """The reference makes its error files there."""
+    done = run(inside([sys.executable, "-c", REFERENCE.format(package=package)]))
+
+    assert (bool(told), told in done.stderr) == (done.returncode != 0, True)
+
+
 @contextlib.contextmanager
 def started(
     command: list[str], ranks: int, backend: str
