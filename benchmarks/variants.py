@@ -220,7 +220,8 @@ class Waited:
             backend=backend,
             guard=self._guard,
         )
-        self._processes = launchers.launch(launchers.choose(method, backend)[0], order)
+        self._processes: list[Any] = []
+        launchers.launch(launchers.choose(method, backend), order, self._processes)
         self._guard.let_in(self._processes)
         self._limit = limit.Limit([process.pid or 0 for process in self._processes])
 

@@ -11,6 +11,9 @@ The names of the reference are here: `spawn`, `start_processes`, `ProcessContext
 `Queue`, `set_sharing_strategy`, …) is looked up on `torch.multiprocessing` if torch is loaded, else on
 `multiprocessing`, at the moment it is asked for.
 
+What is in use, and why, in words: `backend` and `backend_reason` for the next call; `launcher` and `launcher_reason`
+for the last call of this process, or before the first, for what `spawn` would take.
+
 Every rank imports this package, so nothing is imported here, not even `__future__`: names are found when they are used.
 """
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
     backend: str
     backend_reason: str
+    launcher: str
+    launcher_reason: str
 
 __version__ = "0.1.0"
 
@@ -89,6 +94,9 @@ def __getattr__(name: str) -> object:
     if name in {"backend", "backend_reason"}:  # not kept: SPAWNX_BACKEND may change between calls
         chosen, reason = _import("backends").choose()
         return chosen.name if name == "backend" else reason
+    if name in {"launcher", "launcher_reason"}:
+        served, reason = _import("launchers").served()
+        return served if name == "launcher" else reason
     if name == "__all__":
         return _public_names()
     # Protocols such as copy and inspect probe for dunders: no reason to import multiprocessing.

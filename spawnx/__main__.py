@@ -1,26 +1,44 @@
-"""`python -m spawnx`: what spawnx uses here and why, and a first run that is checked and timed."""
+"""`python -m spawnx`: what spawnx uses here and why, what is missing, and a first run that is checked and timed."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import logging
 import multiprocessing
 import os
 import platform
+import signal
 import sys
+import textwrap
 import time
 
 import spawnx
-from spawnx import backends, launchers, selftest, settings
+from spawnx import backends, container, selftest, settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
 _REPETITIONS = 5
 # Medians of so few runs on a busy machine differ by this much without a cause.
 _NOISE = 1.15
+# The width of the two columns on the left, and of the text beside them.
+_LEFT, _NAME, _TEXT = 11, 21, 88
+_GUARDED = (
+    "Each call starts a guardian as well, which ends the ranks if this process is killed; "
+    "multiprocessing's have none."
+)
+# Where the time goes when few light ranks are slower than multiprocessing's, by the launcher that served.
+_FIXED_COSTS = {
+    "clone": "Each call starts one interpreter more, from which the ranks are cloned: that pays from a few ranks on, "
+    "and the sooner the more they import. " + _GUARDED,
+    "forkserver": "Each call clones an interpreter, from which the ranks are cloned: that pays where they import much, "
+    "such as torch. " + _GUARDED,
+    "stdlib": "The ranks were started by multiprocessing, too (see launchers): no gain is to be expected.",
+}
 
 
 def main(arguments: Sequence[str] | None = None, expected: int = selftest.PRIMES_BELOW_LIMIT) -> int:
@@ -32,24 +50,31 @@ def main(arguments: Sequence[str] | None = None, expected: int = selftest.PRIMES
 
     Returns:
         The exit code: 1 if a rank failed, or the ranks found another number.
+
+    Raises:
+        BrokenPipeError: nobody reads on.
     """
     parser = _parser()
     asked = parser.parse_args(arguments)
-    try:
-        facts = _facts()
-    except (ValueError, RuntimeError) as error:  # a setting that has no meaning here
-        parser.error(str(error))
-    if not asked.json:
-        _print_facts(facts)
-    try:
-        runs = selftest.compare(asked.ranks, asked.start_method, _REPETITIONS, _progress_line())
-    except (spawnx.ProcessException, OSError, RuntimeError) as error:
-        return _fail(f"the ranks did not run to their end: {error}")
+    with _collected_warnings() as warnings:
+        try:
+            facts = _facts(asked.ranks, warnings)
+        except (ValueError, RuntimeError) as error:  # a setting that has no meaning here
+            parser.error(str(error))
+        if not asked.json:
+            _print_facts(facts)
+        try:
+            runs = selftest.compare(asked.ranks, asked.start_method, _REPETITIONS, _progress_line())
+        except _FAILURES as error:
+            return _fail(f"the ranks did not run to their end: {error}")
+        finally:
+            for text in warnings[len(facts["warnings"]) :]:
+                print(f"WARNING: {text}", file=sys.stderr)
     result = _result(asked.ranks, asked.start_method, runs, expected)
     if asked.json:
-        print(json.dumps({**facts, **result}, indent=2))
+        print(json.dumps({**facts, **result, "warnings": warnings}, indent=2))
     else:
-        _print_result(result, facts["launchers"][asked.start_method]["name"])
+        _print_result(result)
     wrong = [
         f"{way}'s ranks counted {primes}" for way, primes in result["primes"].items() if primes != expected
     ]
@@ -85,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         default="spawn",
         help="how to start them (default: %(default)s, as spawnx.spawn does)",
     )
+    parser.add_argument("--version", action="version", version=f"spawnx {spawnx.__version__}")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead; times in seconds")
     return parser
 
@@ -118,12 +144,38 @@ def _progress_line() -> Callable[[int, int], None]:
 # -- what is found out ----------------------------------------------------------------------------------------
 
 
-def _facts() -> dict[str, Any]:
+_FAILURES = (spawnx.ProcessException, OSError, RuntimeError)
+
+
+@contextlib.contextmanager
+def _collected_warnings() -> Iterator[list[str]]:
+    """What the logger `spawnx` warns of meanwhile, each text once, instead of on stderr."""
+    texts: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() not in texts:
+                texts.append(record.getMessage())
+
+    handler = Handler(logging.WARNING)
+    logging.getLogger("spawnx").addHandler(handler)
+    try:
+        yield texts
+    finally:
+        logging.getLogger("spawnx").removeHandler(handler)
+
+
+def _facts(ranks: int, warnings: Sequence[str]) -> dict[str, Any]:
     """What spawnx uses here, and why.
+
+    Args:
+        ranks: how many are to be started.
+        warnings: what is warned of meanwhile.
 
     Raises:
         ValueError, RuntimeError: a `SPAWNX_*` variable has no meaning here.
     """
+    settings.check()
     backend, reason = backends.choose()
     return {
         "version": spawnx.__version__,
@@ -131,10 +183,11 @@ def _facts() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": _cpus(),
         "backend": {"name": backend.name, "reason": reason},
-        "launchers": {
-            method: _named(*launchers.choose(method, backend))
-            for method in multiprocessing.get_all_start_methods()
+        "launchers": {method: _who_serves(method) for method in multiprocessing.get_all_start_methods()},
+        "missing": {
+            what: {"cost": cost, "cure": cure} for what, cost, cure in container.lacks(ranks, _cpus())
         },
+        "warnings": list(warnings),
         "features": backend.features(),
         "settings": {
             setting.name: {"value": setting.read(), "set": bool(os.environ.get(setting.name))}
@@ -143,8 +196,13 @@ def _facts() -> dict[str, Any]:
     }
 
 
-def _named(launcher: launchers.Launcher, reason: str) -> dict[str, str]:
-    return {"name": launcher.name, "reason": reason}
+def _who_serves(start_method: str) -> dict[str, str]:
+    """The launcher that serves a start method: asked by a call, as the one that is meant may give way."""
+    try:
+        name, reason = selftest.who_serves(start_method)
+    except _FAILURES as error:
+        name, reason = "none", f"{type(error).__name__}: {error}"
+    return {"name": name, "reason": reason}
 
 
 def _result(
@@ -153,6 +211,7 @@ def _result(
     return {
         "ranks": ranks,
         "start_method": start_method,
+        "launcher": dict(zip(("name", "reason"), runs["spawnx"][-1].launcher or ("", ""), strict=True)),
         "limit": selftest.LIMIT,
         "primes_expected": expected,
         # Of several that differ, one that is wrong.
@@ -177,7 +236,8 @@ def _medians(runs: Sequence[selftest.Run]) -> dict[str, float]:
 
 
 def _print_facts(facts: Mapping[str, Any]) -> None:
-    print(f"spawnx {facts['version']} on {facts['python']}, {facts['platform']}, {facts['cpus']} CPUs\n")
+    cpus = _counted(facts["cpus"], "CPU")
+    print(f"spawnx {facts['version']} on {facts['python']}, {facts['platform']}, {cpus}\n")
     backend = facts["backend"]
     _print_section("backend", [(backend["name"], backend["reason"])])
     _print_section(
@@ -188,19 +248,30 @@ def _print_facts(facts: Mapping[str, Any]) -> None:
         "settings",
         [(n, s["value"] if s["set"] else f"{s['value']} (default)") for n, s in facts["settings"].items()],
     )
+    missing = [(what, f"{lack['cost']}: {lack['cure']}") for what, lack in facts["missing"].items()]
+    _print_section("missing", missing or [("nothing", "of what is looked for")])
+    _print_section("warnings", [("", text) for text in facts["warnings"]])
     print(flush=True)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _print_section(title: str, rows: Iterable[tuple[str, str]]) -> None:
     for name, text in rows:
-        print(f"{title:<11}{name:<21}{text}")
+        left = f"{title:<{_LEFT}}{name:<{_NAME - 1}} "
+        for line in textwrap.wrap(text, _TEXT) or [""]:
+            print(f"{left}{line}".rstrip())
+            left = " " * (_LEFT + _NAME)
         title = ""
 
 
-def _print_result(result: Mapping[str, Any], launcher: str) -> None:
-    counted = result["primes"]["spawnx"]
+def _print_result(result: Mapping[str, Any]) -> None:
+    counted, launcher = result["primes"]["spawnx"], result["launcher"]["name"]
     print(
-        f"{result['ranks']} ranks by {result['start_method']} counted {counted} primes below {result['limit']}.\n"
+        f"{_counted(result['ranks'], 'rank')} by {result['start_method']}, served by {launcher}, "
+        f"counted {counted} primes below {result['limit']}.\n"
     )
     print(f"{'':<19}{'start':>12}{'join':>12}{'total':>12}")
     for way, medians in result["medians"].items():
@@ -209,7 +280,7 @@ def _print_result(result: Mapping[str, Any], launcher: str) -> None:
         f"\nMedians of {result['repetitions']} runs each, taken in turns, of the same work.\n"
         "start: until the calls that start all ranks have returned. join: from then until all have ended;\n"
         "whatever of their boot and work was still to be done is in it. So compare the totals.\n"
-        + _compared(result["medians"], launcher)
+        + textwrap.fill(_compared(result["medians"], launcher), _LEFT + _NAME + _TEXT)
     )
 
 
@@ -217,13 +288,23 @@ def _compared(medians: Mapping[str, Mapping[str, float]], launcher: str) -> str:
     ours, theirs = medians["spawnx"]["total"], medians["multiprocessing"]["total"]
     if theirs > _NOISE * ours:
         return f"spawnx was {theirs / ours:.1f} times as fast."
-    told = "The difference is within the noise of so few runs."
-    if ours > _NOISE * theirs:
-        told = f"spawnx was slower here: it took {ours / theirs:.1f} times as long."
-    if launcher == "stdlib":
-        told += "\nIts ranks were started by multiprocessing, too (see launchers): no gain is to be expected."
-    return told
+    if ours <= _NOISE * theirs:
+        return "The difference is within the noise of so few runs."
+    longer = f"{1000 * (ours - theirs):.0f} ms longer, {ours / theirs:.1f} times as long"
+    return f"spawnx took {longer}. {_FIXED_COSTS.get(launcher, _GUARDED)}"
+
+
+def _run() -> int:
+    """Run the command; if nobody reads on (`| head`), end quietly as by SIGPIPE."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Or the interpreter would complain when it flushes what nobody reads.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + getattr(signal, "SIGPIPE", 13)
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_run())

@@ -39,9 +39,11 @@ class ProcessContext:
         sentinels: `Process.sentinel` -> rank, for the ranks whose end `join` has not told yet.
         launcher: how the ranks were started: "clone", "exec", "fork", "forkserver" or "stdlib"; None for a context made
             by hand.
+        launcher_reason: why in that way, and not in another, in words; None likewise.
     """
 
     launcher: str | None = None
+    launcher_reason: str | None = None
 
     def __init__(self, processes: Sequence[BaseProcess], error_files: Sequence[str]) -> None:
         self.error_files = error_files

@@ -7,7 +7,7 @@ import os
 import pickle
 import signal
 
-from spawnx import backends, clock, mp_private
+from spawnx import backends, cgroup, clock, mp_private
 from spawnx.board import Board
 from spawnx.failure import Failure, signal_name
 from spawnx.payload import to_memory
@@ -160,13 +160,5 @@ def oom_kills() -> int | None:
 
 
 def _counters() -> list[str]:
-    """Where the count may stand: cgroup v2 (Linux 4.13), alone or beside v1; v1."""
-    paths = []
-    with contextlib.suppress(OSError), open("/proc/self/cgroup", encoding="utf-8") as file:
-        for line in file:
-            number, controllers, path = line.rstrip("\n").split(":", 2)
-            if "memory" in controllers.split(","):
-                paths.append(f"/sys/fs/cgroup/memory{path}/memory.oom_control")
-            elif number == "0":
-                paths += [f"/sys/fs/cgroup{place}{path}/memory.events" for place in ("", "/unified")]
-    return paths
+    """Where the count may stand (Linux 4.13)."""
+    return cgroup.files("memory", "memory.oom_control", "memory.events")

@@ -7,6 +7,7 @@ folder's by now, or a link to one: what is read and removed here is what was mad
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 
@@ -16,6 +17,10 @@ from spawnx.remote import names
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spawnx.remote.report import Report
+
+# Where the temporary directory is missing, read-only or full, as in a container with a read-only root.
+_NO_PLACE = {errno.ENOENT, errno.ENOTDIR, errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT}
+_IN_MEMORY = "/dev/shm"  # noqa: S108 - by mkdtemp, as in the temporary directory
 
 
 class Folder:
@@ -30,7 +35,7 @@ class Folder:
     """
 
     def __init__(self) -> None:
-        self.path = os.path.abspath(tempfile.mkdtemp(prefix="spawnx-"))
+        self.path = os.path.abspath(_make())
         self.fd = -1
         self._owner: int | None = None
         self._gone = False
@@ -99,3 +104,14 @@ class Folder:
         path, folder = self._place(name)
         with contextlib.suppress(OSError):
             os.unlink(path, dir_fd=folder)
+
+
+def _make() -> str:
+    """A new folder in the temporary directory, or in shared memory where that has no place for one."""
+    try:
+        return tempfile.mkdtemp(prefix="spawnx-")
+    except OSError as error:
+        if error.errno in _NO_PLACE:
+            with contextlib.suppress(OSError):
+                return tempfile.mkdtemp(prefix="spawnx-", dir=_IN_MEMORY)
+        raise

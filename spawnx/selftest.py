@@ -38,6 +38,10 @@ def count_primes(rank: int, ranks: int, limit: int, queue: Any) -> None:
     queue.put(primes_between(limit * rank // ranks, limit * (rank + 1) // ranks))
 
 
+def do_nothing(rank: int) -> None:
+    """What the rank of a call does that only shows who serves."""
+
+
 class Run:
     """One run of all ranks.
 
@@ -45,14 +49,18 @@ class Run:
         primes: how many the ranks counted together.
         start: seconds until the call, or the loop of calls, that starts all ranks had returned.
         join: seconds from then until all had ended.
+        launcher: name and reason of the one that served; None for multiprocessing's.
     """
 
-    __slots__ = ("join", "primes", "start")
+    __slots__ = ("join", "launcher", "primes", "start")
 
-    def __init__(self, primes: int, start: float, join: float) -> None:
+    def __init__(
+        self, primes: int, start: float, join: float, launcher: tuple[str, str] | None = None
+    ) -> None:
         self.primes = primes
         self.start = start
         self.join = join
+        self.launcher = launcher
 
     @property
     def total(self) -> float:
@@ -78,7 +86,23 @@ def by_spawnx(ranks: int, start_method: str, limit: int = LIMIT) -> Run:
     while not context.join():
         pass
     joined = time.perf_counter()
-    return Run(_sum(queue, ranks), started - began, joined - started)
+    return Run(_sum(queue, ranks), started - began, joined - started, _served(context))
+
+
+def who_serves(start_method: str) -> tuple[str, str]:
+    """Name and reason of the launcher that serves a start method here, seen by a call of one rank.
+
+    Raises:
+        ProcessException, OSError, RuntimeError: none does.
+    """
+    context = spawnx.start_processes(do_nothing, (), 1, join=False, daemon=True, start_method=start_method)
+    assert context is not None  # noqa: S101 - as above
+    context.join_all()
+    return _served(context)
+
+
+def _served(context: Any) -> tuple[str, str]:
+    return context.launcher, context.launcher_reason
 
 
 def by_multiprocessing(ranks: int, start_method: str, limit: int = LIMIT) -> Run:

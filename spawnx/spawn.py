@@ -164,8 +164,7 @@ def _start(
     unjoined.reap()
     method = multiprocessing.get_context(start_method).get_start_method()
     backend, _ = backends.choose()
-    launcher, why = launchers.choose(method, backend)
-    _tell_launcher(launcher.name, method, why)
+    launcher = launchers.choose(method, backend)
     if nprocs == 0:
         return ProcessContext([], [])
     guard = Guard(backend, nprocs)
@@ -192,7 +191,8 @@ def _start(
         finally:
             guard.close()
         raise
-    context.launcher = launcher.name
+    context.launcher, context.launcher_reason = launchers.note_served(launcher)
+    _tell_launcher(launcher, method)
     return context
 
 
@@ -241,12 +241,12 @@ def _checked_timeout(timeout: float | None) -> float | None:
     return seconds
 
 
-def _tell_launcher(launcher: str, method: str, why: str) -> None:
-    """Say at DEBUG which launcher serves; nobody listens where logging was never imported."""
+def _tell_launcher(launcher: launchers.Launcher, method: str) -> None:
+    """Say at DEBUG which launcher has served; nobody listens where logging was never imported."""
     logging = sys.modules.get("logging")
     if logging is not None:
         logging.getLogger("spawnx").debug(
-            "start_method=%s is served by launcher %s: %s", method, launcher, why
+            "start_method=%s was served by launcher %s: %s", method, launcher.name, launcher.reason
         )
 
 

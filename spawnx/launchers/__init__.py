@@ -69,9 +69,15 @@ class Order:
 
 
 class Launcher(Protocol):
-    """One way to bring ranks into being."""
+    """One way to bring ranks into being.
+
+    Attributes:
+        name: which one; after `start`, the one that has served.
+        reason: why that one.
+    """
 
     name: str
+    reason: str
 
     def start(self, order: Order, ranks: Sequence[RankProcess]) -> None:
         """Start all ranks, each of which waits at the gate, if the call has one, before it comes to user code.
@@ -81,12 +87,45 @@ class Launcher(Protocol):
         """
 
 
-def choose(start_method: str, backend: Backend) -> tuple[Launcher, str]:
-    """The launcher for a start method, and why it is that one.
+# Name and reason of the launcher that has served the last call of this process.
+_served: tuple[str, str] | None = None
+
+
+def note_served(launcher: Launcher) -> tuple[str, str]:
+    """Note which launcher has made the ranks of a call; its name and reason."""
+    global _served  # noqa: PLW0603 - one per process
+    _served = launcher.name, launcher.reason
+    return _served
+
+
+def served() -> tuple[str, str]:
+    """Name and reason of the launcher of the last call; before the first, of the one that `spawn` would take.
+
+    Raises:
+        ValueError, RuntimeError: there was no call, and a setting has no meaning here.
+    """
+    if _served is not None:
+        return _served
+    with standard_library():
+        from spawnx import backends
+
+    launcher = choose("spawn", backends.choose()[0])
+    return launcher.name, launcher.reason
+
+
+def choose(start_method: str, backend: Backend) -> Launcher:
+    """The launcher for a start method.
 
     Raises:
         ValueError: `SPAWNX_LAUNCHER` has no meaning.
     """
+    launcher, reason = _chosen(start_method, backend)
+    launcher.reason = reason
+    return launcher
+
+
+def _chosen(start_method: str, backend: Backend) -> tuple[Launcher, str]:
+    """The launcher for a start method, and why it is that one."""
     with standard_library():
         from spawnx.launchers import stdlib
 
@@ -195,10 +234,12 @@ def _limit(errno_: int) -> str:
         import resource
 
     if errno_ == errno.EAGAIN:
-        soft = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-        return (
-            f"too many processes: raise RLIMIT_NPROC (`ulimit -u`, now {soft}) or the container's pids limit"
-        )
+        with standard_library():
+            from spawnx import cgroup
+
+        soft, room = resource.getrlimit(resource.RLIMIT_NPROC)[0], cgroup.room_for_processes()
+        most = f" (pids.max, now {room[1]})" if room else ""
+        return f"too many processes: raise RLIMIT_NPROC (`ulimit -u`, now {soft}) or the container's pids limit{most}"
     if errno_ == errno.EMFILE:
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return f"too many open files: raise RLIMIT_NOFILE (`ulimit -n`, now {soft})"

@@ -5,6 +5,7 @@ The clones become children of the supervisor, as ranks by exec are. Where a temp
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -36,6 +37,7 @@ class CloneLauncher:
     """
 
     name = "clone"
+    reason = ""
 
     def __init__(self) -> None:
         self._pending: set[int] = set()
@@ -49,7 +51,7 @@ class CloneLauncher:
             try:
                 self._clone(order, ranks, payloads)
             except CantServe as reason:
-                self.name = ExecLauncher.name
+                self.name, self.reason = ExecLauncher.name, f"ranks can't be cloned: {reason}"
                 _give_way(order.start_method, reason)
                 ExecLauncher().start_with(payloads, order, ranks)
             else:
@@ -65,6 +67,11 @@ class CloneLauncher:
         """Clone, with modules imported before if that can be."""
         if order.start_method in _never:
             raise CantServe(_never[order.start_method], for_good=True)
+        if not os.path.isdir("/proc/self"):
+            # A template finds its threads, open files and devices there.
+            raise CantServe(
+                "there is no /proc, in which a template sees whether it may be cloned", for_good=True
+            )
         if not payloads.shareable:
             raise CantServe("each rank needs a pickle of its own", expected=True)
         wanted = modules.of(order)
@@ -118,6 +125,9 @@ class Slower:
 
 
 _slower = Slower()
+_COST = (
+    "so each rank imports everything for itself: with torch, that takes 1 to 2 s of CPU and 140 MB of memory"
+)
 # By start method: why this system never clones, once it has said so. No template is tried again.
 _never: dict[str, str] = {}
 # The modules with which no template could be cloned.
@@ -125,11 +135,13 @@ _given_up: set[tuple[str, ...]] = set()
 
 
 def _give_way(start_method: str, reason: CantServe) -> None:
-    """Say why ranks aren't cloned: at WARNING, once, if they never will be."""
+    """Say why ranks aren't cloned: at WARNING, once per process and with what it costs, if they never will be."""
     text = "ranks are started by exec, not cloned: %s"
-    if reason.for_good and start_method not in _never:
-        _never[start_method] = str(reason)
-        _tell("warning", text, str(reason))
+    first = not _never
+    if reason.for_good:
+        _never.setdefault(start_method, str(reason))
+    if reason.for_good and first:
+        _tell("warning", f"{text}; {_COST}", str(reason))
     else:
         _slower.say(text, str(reason), expected=reason.expected or reason.for_good)
 

@@ -33,6 +33,7 @@ class ExecLauncher:
     """See `launchers.Launcher`. Linux, with pidfds."""
 
     name = "exec"
+    reason = ""
 
     def start(self, order: Order, ranks: Sequence[RankProcess]) -> None:
         """See `launchers.Launcher`."""

@@ -27,6 +27,7 @@ class ForkLauncher:
     """See `launchers.Launcher`. Linux, with pidfds."""
 
     name = "fork"
+    reason = ""
 
     def start(self, order: Order, ranks: Sequence[RankProcess]) -> None:
         """See `launchers.Launcher`."""

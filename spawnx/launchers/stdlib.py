@@ -22,6 +22,7 @@ class StdlibLauncher:
     """See `launchers.Launcher`."""
 
     name = "stdlib"
+    reason = ""
 
     def start(self, order: Order, ranks: Sequence[RankProcess]) -> None:
         """See `launchers.Launcher`."""

@@ -62,7 +62,7 @@ def test_spawn_is_left_to_multiprocessing_where_it_must_be(
     else:
         monkeypatch.setattr(type(backend), "has_pidfd", lambda _: False)
 
-    assert launchers.choose("spawn", backend)[0].name == "stdlib"
+    assert launchers.choose("spawn", backend).name == "stdlib"
 
 
 def test_launch_that_fails_leaves_no_rank_and_names_the_limit(

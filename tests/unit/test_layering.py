@@ -14,8 +14,9 @@ PACKAGE = Path(spawnx.__file__).parent
 # module or subpackage -> what of spawnx it may import, besides `standard`. Whatever isn't named here imports nothing.
 ALLOWED = {
     # Users of the public names (`spawnx`), as anybody.
-    "__main__": {"spawnx", "selftest", "backends", "launchers", "settings"},
-    "selftest": {"spawnx", "backends", "launchers", "settings"},
+    "__main__": {"spawnx", "selftest", "backends", "container", "settings"},
+    "selftest": {"spawnx"},
+    "container": {"cgroup"},
     "__init__": {"spawn", "context", "errors", "settings", "backends", "launchers.modules"},
     "spawn": {
         "process",
@@ -52,6 +53,7 @@ ALLOWED = {
     "errors": {"failure"},
     "unjoined": {"backends", "guard", "watcher"},
     "evidence": {
+        "cgroup",
         "backends",
         "board",
         "clock",
@@ -66,6 +68,7 @@ ALLOWED = {
     "stacks": {"board", "clock", "process", "backends", "remote.board"},
     "telling": {"errors", "failure", "teardown", "watcher"},
     "launchers": {
+        "cgroup",
         "uninterrupted",
         "affinity",
         "clock",

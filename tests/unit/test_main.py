@@ -13,8 +13,8 @@ import pytest
 
 import spawnx
 from spawnx import __main__ as command
-from spawnx import backends, selftest, settings
-from tests.support import LONG_S, QUICK, ROOT, START_METHODS
+from spawnx import backends, launchers, selftest, settings
+from tests.support import LONG_S, QUICK, ROOT, START_METHODS, linux_only, posix_only
 
 
 def _run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -81,12 +81,121 @@ def test_text_shows_the_facts_and_both_times() -> None:
 
     assert (0, "") == (done.returncode, done.stderr)
     assert done.stdout.startswith(f"spawnx {spawnx.__version__} on ")
-    assert f"\n2 ranks by {QUICK} counted 17984 primes below 200000.\n" in done.stdout
+    launcher = launchers.choose(QUICK, backends.choose()[0]).name
+    served = f"\n2 ranks by {QUICK}, served by {launcher}, counted 17984 primes below 200000.\n"
+    assert served in done.stdout
     lines = [line.split() for line in done.stdout.splitlines() if line]
     assert {"backend", "launchers", "features", "settings"} <= {line[0] for line in lines}
     assert ["SPAWNX_LAUNCHER", "auto", "(default)"] in lines
     assert ["start", "join", "total"] in lines
     assert ["spawnx", "multiprocessing"] == [line[0] for line in lines if line.count("ms") == 3]
+
+
+@linux_only
+@pytest.mark.skipif(
+    "native" not in backends.available(), reason="needs the C core: without it none is cloned"
+)
+def test_launcher_that_served_is_shown_not_the_one_that_was_meant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where ranks can't be cloned, each place says "exec", and why; what that costs is said once."""
+    from spawnx.launchers import clone
+
+    def refuse(*_: object) -> None:
+        raise clone.CantServe("this is a test", for_good=True)
+
+    monkeypatch.setenv("SPAWNX_BACKEND", "native")
+    monkeypatch.setattr(clone.CloneLauncher, "_clone", refuse)
+    monkeypatch.setattr(clone, "_never", {})
+    code = command.main(["--ranks", "1", "--json"])
+    result = json.loads(capsys.readouterr().out)
+    exec_ = {"name": "exec", "reason": "ranks can't be cloned: this is a test"}
+
+    assert 0 == code
+    assert [exec_, exec_] == [result["launcher"], result["launchers"]["spawn"]]
+    assert ["ranks are started by exec, not cloned: this is a test; " + clone._COST] == result["warnings"]
+
+
+def test_start_method_that_fails_is_shown_with_its_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others are shown, and that which was asked for is timed."""
+
+    def fail(start_method: str) -> tuple[str, str]:
+        raise OSError(11, "no process")
+
+    monkeypatch.setattr(selftest, "who_serves", fail)
+    code = command.main(["--ranks", "1", "--start-method", QUICK, "--json"])
+    result = json.loads(capsys.readouterr().out)
+    name = "BlockingIOError: [Errno 11] no process"
+
+    assert (0, {"name": "none", "reason": name}) == (code, result["launchers"][QUICK])
+    assert result["launcher"]["name"] == spawnx.launcher
+
+
+def test_version_is_told() -> None:
+    """As other programs do it."""
+    done = _run("--version")
+
+    assert (0, f"spawnx {spawnx.__version__}\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+@posix_only
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_reader_that_leaves_ends_it_quietly(options: list[str]) -> None:
+    """As with `| head`: no traceback, and the exit code of a program that SIGPIPE has ended."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "wb") as stdout:
+        done = subprocess.run(
+            [sys.executable, "-m", "spawnx", "--ranks", "1", "--start-method", QUICK, *options],
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, timeout=LONG_S, check=False,
+        )  # fmt: skip
+
+    assert (141, b"") == (done.returncode, done.stderr)
+
+
+def test_one_rank_is_no_ranks() -> None:
+    """The text is right at one rank, too."""
+    done = _run("--ranks", "1", "--start-method", QUICK)
+
+    assert f"\n1 rank by {QUICK}, served by " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "launcher", "told"),
+    [
+        (0.1, 0.25, "clone", "spawnx was 2.5 times as fast."),
+        (0.1, 0.11, "clone", "The difference is within the noise of so few runs."),
+        (0.11, 0.1, "fork", "The difference is within the noise of so few runs."),
+        (
+            0.1,
+            0.05,
+            "clone",
+            "spawnx took 50 ms longer, 2.0 times as long. Each call starts one interpreter more",
+        ),
+        (
+            0.1,
+            0.05,
+            "forkserver",
+            "spawnx took 50 ms longer, 2.0 times as long. Each call clones an interpreter",
+        ),
+        (0.1, 0.05, "exec", "spawnx took 50 ms longer, 2.0 times as long. Each call starts a guardian"),
+        (
+            0.1,
+            0.05,
+            "stdlib",
+            "spawnx took 50 ms longer, 2.0 times as long. The ranks were started by multiproc",
+        ),
+    ],
+)
+def test_verdict_names_what_few_light_ranks_pay_for(
+    ours: float, theirs: float, launcher: str, told: str
+) -> None:
+    """A fixed cost is told in time, with what it is for: a factor alone would be that of these ranks."""
+    medians = {"spawnx": {"total": ours}, "multiprocessing": {"total": theirs}}
+
+    assert command._compared(medians, launcher).startswith(told)
 
 
 def test_ranks_are_two_to_eight_unless_asked_for() -> None:
