@@ -59,12 +59,19 @@ def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:
             # inherit that.
             try:
                 rank.start()
-            except EOFError as error:  # what multiprocessing raises has no words
-                text = "multiprocessing's forkserver has ended; its standard error says why"
-                raise ConnectionResetError(errno.ECONNRESET, text) from error
+            except (EOFError, ConnectionError) as error:  # what multiprocessing raises has no words
+                if order.start_method != "forkserver":
+                    raise
+                raise ConnectionResetError(errno.ECONNRESET, _forkserver_ended()) from error
             rank.early_word = None
     finally:
         payloads.close()
+
+
+def _forkserver_ended() -> str:
+    imports = mp_private.imported_by_forkserver()
+    after = f" It imports {imports} before it serves: did that raise?" if imports else ""
+    return f"multiprocessing's forkserver has ended; its standard error says why.{after}"
 
 
 def _protection(order: Order) -> remote.Protection:

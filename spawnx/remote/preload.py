@@ -195,6 +195,11 @@ def preload(names: Iterable[str], import_main: Callable[[], None], known: Contai
         _spare_finalizers()
 
 
+def raised_in(name: str) -> str:
+    """How the text begins where the import of a module raised."""
+    return f"the import of {name} raised"
+
+
 def _check_quiet() -> None:
     """See that there is nothing that a clone would not have: threads, a child."""
     threads = len(os.listdir("/proc/self/task"))
@@ -232,7 +237,7 @@ def _import(name: str, import_main: Callable[[], None], known: Container[str]) -
         else:
             importlib.import_module(name)
     except BaseException as error:
-        raise GivenUp(f"the import of {name} raised {type(error).__name__}: {error}") from error
+        raise GivenUp(f"{raised_in(name)} {type(error).__name__}: {error}") from error
 
 
 def _end_threads() -> None:
