@@ -147,7 +147,7 @@ class KeptTemplate:
                 opened.callback(os.close, board)
                 self._board = mmap.mmap(board, mmap.PAGESIZE)
                 self._channel, theirs = connection()
-                opened.enter_context(theirs)
+                opened.callback(theirs.close)  # enter_context imports inspect (CPython 3.15)
                 file = to_memory("spawnx-order", memoryview(b""))
                 opened.callback(os.close, file)
                 pid, pidfd = backend.launch(_program(theirs.fileno(), board, file, modules, errand))

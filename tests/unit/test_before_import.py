@@ -635,7 +635,10 @@ LAZY = {
     "used on a condition": ("import json, sys\nlazy import numpy\nX = sys.argv and numpy.float32", ("json",)),
     "a choice": ("import json, sys\nlazy import numpy\nX = numpy.a if sys.argv else 2", ("json",)),
     "used in a loop": ("import json, sys\nlazy import numpy\nX = [numpy.a for _ in sys.argv]", ("json",)),
-    "may be something else": ("import json, sys\nlazy import numpy\nif sys.argv:\n numpy = 3\nY = numpy.a", ("json",)),
+    "may be something else": (
+        "import json, sys\nlazy import numpy\nif sys.argv:\n numpy = 3\nY = numpy.a",
+        ("json",),
+    ),
     "of our own, not used": ("lazy import helpers\nimport numpy", ("json", "numpy")),
     "of our own, used before": ("lazy import helpers\nX = helpers.Y\nimport numpy", ("json",)),
     "of our own, on a condition": (

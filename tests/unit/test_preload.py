@@ -165,6 +165,30 @@ def test_auto_does_not_import_the_main_module_unasked() -> None:
     assert [] == mp_private.forkserver_preload()
 
 
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="on_error is CPython 3.15's")
+@pytest.mark.parametrize(
+    ("on_error", "method"), [("fail", "forkserver"), ("fail", "spawn"), ("warn", "forkserver")]
+)
+def test_failed_preload_fails_the_call_where_the_forkservers_would(
+    on_error: str, method: str, module: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`set_forkserver_preload(..., on_error="fail")`, which is about that start method; at each call."""
+    monkeypatch.delenv("SPAWNX_LAUNCHER")
+    name = module("raise ValueError('as it is')")
+    multiprocessing.set_forkserver_preload([name], on_error=on_error)  # type: ignore[call-arg]
+    try:
+        for _ in range(2):
+            if (on_error, method) == ("fail", "forkserver"):
+                with pytest.raises(
+                    ImportError, match=rf"{name}; the import of {name} raised ValueError: as it is"
+                ):
+                    spawnx.start_processes(ranks.nothing, (), 2, start_method=method)
+            else:
+                spawnx.start_processes(ranks.nothing, (), 2, start_method=method)
+    finally:
+        multiprocessing.set_forkserver_preload(["__main__"])
+
+
 # Whether it may be cloned
 
 

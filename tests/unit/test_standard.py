@@ -179,7 +179,11 @@ def test_function_called_main_of_a_program_without_a_file_is_not_found(program: 
     source = "import spawnx as mp\ndef main(rank): pass\nmp.spawn(main)"
     done = program.run_command([sys.executable, "-c", source])
 
-    assert "Can't get attribute 'main' on <module '__main__'" in done.stderr
+    texts = (
+        "Can't get attribute 'main' on <module '__main__'",
+        "module '__main__' has no attribute 'main'",
+    )  # 3.14
+    assert any(text in done.stderr for text in texts), done.stderr
 
 
 @linux_only
@@ -223,7 +227,8 @@ def test_interpreter_that_is_tried_again_begins_as_ranks_do(
 
     assert f"Tried again, up to the arguments of the rank, {sys.executable} ends well." == well
     assert "ends with exit code 1 and says:" in broken
-    assert "import of pickle halted" in broken
+    texts = ("import of pickle halted", "Standard library module 'pickle' was not found")  # CPython 3.15
+    assert any(text in broken for text in texts), broken
 
 
 # The finder

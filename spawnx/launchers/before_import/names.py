@@ -52,8 +52,8 @@ class Scope:
         certain: whether it is imported in any case.
         in_class: whether this is the body of a class.
         lazy: whether annotations aren't evaluated.
-        pending: lazy imports (PEP 810) by the names that they bind: what they import is imported where the name is first
-            used. Each with the scope in which it stands, and whether the name stands for it in any case.
+        pending: lazy imports (PEP 810) by the names that they bind: what they import is imported where the name is
+            first used. Each with the scope in which it stands, and whether the name stands for it in any case.
     """
 
     __slots__ = ("certain", "in_class", "lazy", "name", "names", "package", "pending", "source")
