@@ -113,6 +113,8 @@ def forkserver_pid() -> int:
         from multiprocessing import forkserver
 
         server: Any = forkserver._forkserver
+        if hasattr(server, "_forkserver_authkey"):
+            import hmac  # noqa: F401 - by which it is asked for ranks, late (CPython 3.14)
         preload = server._preload_modules
         if not _has_short_text(sys.path):
             # With what it preloads comes the path, as text on the command line: an interpreter that does not start.

@@ -70,8 +70,8 @@ def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:
 
 def _forkserver_ended() -> str:
     imports = mp_private.imported_by_forkserver()
-    after = f" It imports {imports} before it serves: did that raise?" if imports else ""
-    return f"multiprocessing's forkserver has ended; its standard error says why.{after}"
+    why = f"; it may have been the import of {imports}" if imports else ""
+    return f"multiprocessing's forkserver has ended; its standard error says why{why}"
 
 
 def _protection(order: Order) -> remote.Protection:

@@ -81,6 +81,11 @@ def test_folder_with_the_names_of_the_whole_standard_library_changes_nothing(
     folder.mkdir()
     done = program.run(SHADOWED, str(folder), way, str(touched))
 
+    if sys.version_info >= (3, 14) and _of_multiprocessing(os.environ["SPAWNX_BACKEND"], way):
+        # Its server imports hmac when it is first asked, by that path: the reference fails as well.
+        assert "ImportError: the user has hmac" in done.stderr
+        assert "multiprocessing's forkserver has ended" in done.stderr.splitlines()[-1]
+        return
     assert ["well", "raised True", "exited 7", "True"] == done.stdout.splitlines(), done.stderr
     assert "the user has" not in done.stderr
 
