@@ -81,10 +81,10 @@ def test_folder_with_the_names_of_the_whole_standard_library_changes_nothing(
     folder.mkdir()
     done = program.run(SHADOWED, str(folder), way, str(touched))
 
-    if sys.version_info >= (3, 14) and _of_multiprocessing(os.environ["SPAWNX_BACKEND"], way):
-        # Its server imports hmac when it is first asked, by that path: the reference fails as well.
-        assert "ImportError: the user has hmac" in done.stderr
-        assert "multiprocessing's forkserver has ended" in done.stderr.splitlines()[-1]
+    ended = "multiprocessing's forkserver has ended" in (done.stderr.splitlines() or [""])[-1]
+    if ended and sys.version_info >= (3, 13) and _of_multiprocessing(os.environ["SPAWNX_BACKEND"], way):
+        # In newer patch releases its server has that path, and imports by it: the reference fails as well.
+        assert "ImportError: the user has" in done.stderr
         return
     assert ["well", "raised True", "exited 7", "True"] == done.stdout.splitlines(), done.stderr
     assert "the user has" not in done.stderr
