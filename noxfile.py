@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nox
 
-PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.15"]
 # The version that is matched: messages, signatures and defaults are read off it at run time.
 TORCH = "torch==2.13.0"
 

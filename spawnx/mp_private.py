@@ -1,4 +1,4 @@
-"""The only file that touches multiprocessing's private names. Each was read in CPython 3.10 to 3.13.
+"""The only file that touches multiprocessing's private names. Each was read in CPython 3.10 to 3.15.
 
 What they are needed for: to be a `Process` to the rest of multiprocessing without its polls and pipes, to pickle
 for ranks that don't exist yet, and to get a word in before a fresh interpreter imports the main module.
@@ -113,6 +113,8 @@ def forkserver_pid() -> int:
         from multiprocessing import forkserver
 
         server: Any = forkserver._forkserver
+        if hasattr(server, "_forkserver_authkey"):
+            import hmac  # noqa: F401 - by which it is asked for ranks, late (CPython 3.14)
         preload = server._preload_modules
         if not _has_short_text(sys.path):
             # With what it preloads comes the path, as text on the command line: an interpreter that does not start.
@@ -135,6 +137,23 @@ def forkserver_preload() -> list[str]:
     names: list[str] = [] if module is None else list(module._forkserver._preload_modules)
     # What it begins with, and what doesn't tell whether anybody has asked for it.
     return [] if names == ["__main__"] else names
+
+
+def forkserver_preload_must_succeed() -> bool:
+    """Whether `multiprocessing.set_forkserver_preload` was told `on_error="fail"` (CPython 3.15)."""
+    module = sys.modules.get("multiprocessing.forkserver")
+    return getattr(getattr(module, "_forkserver", None), "_preload_on_error", None) == "fail"
+
+
+def imported_by_forkserver() -> str:
+    """What multiprocessing's forkserver imports before it serves, in words: the main module by its path."""
+    with standard_library():
+        from multiprocessing import forkserver
+
+    data = spawn.get_preparation_data("")
+    main = data.get("init_main_from_path") or data.get("init_main_from_name")
+    names = forkserver._forkserver._preload_modules  # type: ignore[attr-defined]
+    return ", ".join(str(main or name) if name == "__main__" else name for name in names)
 
 
 def forked_by(process: multiprocessing.process.BaseProcess) -> int:
@@ -364,6 +383,15 @@ def use_path(sent: list[Any]) -> None:
             with standard_library(), contextlib.suppress(Exception):
                 whole.append(entry if isinstance(entry, str) else reduction.pickle.loads(entry))  # type: ignore[attr-defined]
         sys.path[:] = whole
+
+
+def unstarted_resource_tracker() -> object | None:
+    """By what this process would start its resource tracker; None if it has started one.
+
+    Newer patch releases give it a finalizer (gh-88887), which does nothing as long as none is started.
+    """
+    tracker: Any = resource_tracker._resource_tracker
+    return tracker if tracker._pid is None else None
 
 
 def use_resource_tracker(fd: int) -> None:

@@ -61,6 +61,9 @@ def _find_native() -> tuple[Backend | None, str]:
     """The native backend, or None; and why."""
     if sys.platform != "linux" or sys.implementation.name != "cpython":
         return None, "the C core is for CPython on Linux"
+    if not getattr(sys, "_is_gil_enabled", _yes)():
+        # Nobody could try it. It would also switch the lock on, for the whole process (PEP 703).
+        return None, "the C core is for interpreters with a global lock, and this one is free-threaded"
     try:
         with standard_library():
             from spawnx.backends import native
@@ -70,3 +73,8 @@ def _find_native() -> tuple[Backend | None, str]:
             raise
         return None, _ABSENT[error.name]
     return native.NativeBackend(), "the C core is installed"
+
+
+def _yes() -> bool:
+    """What `sys._is_gil_enabled` would say before CPython 3.13."""
+    return True

@@ -54,7 +54,7 @@ class PythonBackend:
         """See the contract.
 
         The standard library has no prctl(2), and every rank that arms itself pays for a way to it: 2 ms for ctypes,
-        0.5 ms for what is beneath it (read in CPython 3.10 to 3.13).
+        0.5 ms for what is beneath it (read in CPython 3.10 to 3.15).
         """
         global _prctl  # noqa: PLW0603
         if sys.platform == "linux" and _prctl is None:

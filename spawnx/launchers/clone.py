@@ -17,6 +17,7 @@ from spawnx.launchers.exec import ExecLauncher
 from spawnx.launchers.message import command_line
 from spawnx.launchers.template import CantServe, PreloadGivenUp, Template
 from spawnx.payload import Payloads
+from spawnx.remote import preload
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -79,6 +80,7 @@ class CloneLauncher:
             try:
                 self._use(Template(order, ranks, payloads, wanted), wanted)
             except PreloadGivenUp as error:
+                _check_may_fail(order, str(error))
                 # Not tried again: it would take its time in each call.
                 _given_up.add(wanted)
                 _tell("warning", "ranks import for themselves what was to be imported once: %s", str(error))
@@ -96,6 +98,19 @@ class CloneLauncher:
         """Have a template make the ranks, by whatever way it comes into being."""
         del modules  # it is told them in its errand
         template.serve(lambda errand, _: launch(errand, template.backend))
+
+
+def _check_may_fail(order: Order, why: str) -> None:
+    """See that ranks may go on without a preload: not if multiprocessing was told otherwise.
+
+    Raises:
+        ImportError: it was; as by its own forkserver, no rank is started.
+    """
+    if order.start_method == "forkserver" and mp_private.forkserver_preload_must_succeed():
+        for name in mp_private.forkserver_preload():
+            if why.startswith(f"{preload.raised_in(name)} "):
+                text = f"set_forkserver_preload(..., on_error='fail') was told to preload {name}; {why}"
+                raise ImportError(text, name=name)
 
 
 def launch(errand: Errand, backend: Backend) -> Helper:

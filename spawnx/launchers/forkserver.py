@@ -138,7 +138,7 @@ class KeptTemplate:
         try:
             with contextlib.ExitStack() as opened:
                 self._channel, theirs = connection()
-                opened.enter_context(theirs)
+                opened.callback(theirs.close)  # enter_context imports inspect (CPython 3.15)
                 file = to_memory("spawnx-order", memoryview(b""))
                 opened.callback(os.close, file)
                 self._helper = Helper.launch(self._backend, _program(theirs.fileno(), file, modules, errand))

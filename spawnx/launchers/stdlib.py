@@ -60,12 +60,19 @@ def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:
             # inherit that.
             try:
                 rank.start()
-            except EOFError as error:  # what multiprocessing raises has no words
-                text = "multiprocessing's forkserver has ended; its standard error says why"
-                raise ConnectionResetError(errno.ECONNRESET, text) from error
+            except (EOFError, ConnectionError) as error:  # what multiprocessing raises has no words
+                if order.start_method != "forkserver":
+                    raise
+                raise ConnectionResetError(errno.ECONNRESET, _forkserver_ended()) from error
             rank.early_word = None
     finally:
         payloads.close()
+
+
+def _forkserver_ended() -> str:
+    imports = mp_private.imported_by_forkserver()
+    why = f"; it may have been the import of {imports}" if imports else ""
+    return f"multiprocessing's forkserver has ended; its standard error says why{why}"
 
 
 def _protection(order: Order) -> remote.Protection:

@@ -12,6 +12,7 @@ import functools
 import importlib
 import os
 import sys
+import types
 import weakref
 from importlib.machinery import EXTENSION_SUFFIXES
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -24,6 +25,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable
     from typing import Any
+
+
+_LazyImport = getattr(types, "LazyImportType", None)
 
 
 class GivenUp(Exception):  # noqa: N818 - no error, but a reason to clone without
@@ -187,12 +191,38 @@ def preload(names: Iterable[str], import_main: Callable[[], None], known: Contai
         # No module of the library starts or opens anything when it is imported; one of the user's may have its name.
         if not _is_standard(name) and (device := opened.device_after(name)):
             raise GivenUp(f"the import of {name} opened {device}")
+    _resolve_lazy()
     if not all(map(_is_standard, imported)):
         _end_threads()
         _check_quiet()
         if left := opened.left():
             raise GivenUp(", ".join(left))
         _spare_finalizers()
+
+
+def _resolve_lazy() -> None:
+    """Do the lazy imports (PEP 810) that vetted modules have of vetted ones: else every clone does them for itself.
+
+    Not those by `lazy import package.module`: what resolves such a one imports the package alone.
+    """
+    tried: list[object] = []
+    while any(map(is_vetted, getattr(sys, "lazy_modules", ()))):
+        modules = [module for name, module in list(sys.modules.items()) if is_vetted(name)]
+        values = [value for module in modules for value in list(getattr(module, "__dict__", {}).values())]
+        # `<lazy_import 'numpy.random'>`; what fails here fails where it is used.
+        lazy = [one for one in values if type(one) is _LazyImport and is_vetted(repr(one).partition("'")[2])]
+        left = [one for one in lazy if not any(one is other for other in tried)]
+        if not left:
+            return
+        for one in left:
+            tried.append(one)
+            with contextlib.suppress(Exception):
+                one.resolve()
+
+
+def raised_in(name: str) -> str:
+    """How the text begins where the import of a module raised."""
+    return f"the import of {name} raised"
 
 
 def _check_quiet() -> None:
@@ -232,7 +262,7 @@ def _import(name: str, import_main: Callable[[], None], known: Container[str]) -
         else:
             importlib.import_module(name)
     except BaseException as error:
-        raise GivenUp(f"the import of {name} raised {type(error).__name__}: {error}") from error
+        raise GivenUp(f"{raised_in(name)} {type(error).__name__}: {error}") from error
 
 
 def _end_threads() -> None:

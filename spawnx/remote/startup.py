@@ -12,6 +12,7 @@ import re
 import sys
 from types import ModuleType
 
+from spawnx import mp_private
 from spawnx.remote import preload
 from spawnx.standard import standard_library
 
@@ -103,15 +104,16 @@ def _target(fd: int) -> str:
 
 
 def _noisy_object() -> object | None:
-    """An object whose end can be seen, but for the standard streams."""
+    """An object whose end can be seen, but for the standard streams, and what we have imported."""
     with standard_library():
         from spawnx.backends import native
         from spawnx.remote import quiet
 
-    streams = {id(part) for stream in (sys.stdin, sys.stdout, sys.stderr) for part in _parts(stream)}
+    known = {id(part) for stream in (sys.stdin, sys.stdout, sys.stderr) for part in _parts(stream)}
+    known.add(id(mp_private.unstarted_resource_tracker()))
     survey = native.Survey(quiet.types_of_interpreter(), quiet.EACH, 10_000_000)
     for one in survey.suspects(gc.get_objects()):
-        is_judged = id(one) in streams or type(one) is ModuleType or issubclass(type(one), type)
+        is_judged = id(one) in known or type(one) is ModuleType or issubclass(type(one), type)
         if not is_judged and quiet.is_noisy(one):
             return one
     return None

@@ -617,3 +617,58 @@ def test_warning_of_an_import_is_printed_once_though_the_main_module_ignores_it(
     ran = run_on_both("spawn", tmp_path, library, "import warnings; warnings.filterwarnings('ignore')", "")
 
     assert [1, 0] == [ran[impl].stderr.count("of old age\n") for impl in ("spawnx", "multiprocessing")]
+
+
+# Lazy imports (PEP 810)
+
+LAZY = {
+    "used by functions only": ("lazy import numpy\ndef f(): numpy.zeros(3)\nimport json", ("json",)),
+    "used by the module": ("lazy import numpy\nimport json\nX = numpy.float32", ("json", "numpy")),
+    "a part of it": (
+        "lazy from numpy import random\nimport json\nX = random.seed",
+        ("json", "numpy", "numpy.random"),
+    ),
+    "used after a change": (
+        "import os, json\nlazy import numpy\nos.environ['OMP_NUM_THREADS'] = '1'\nX = numpy.float32",
+        ("json",),
+    ),
+    "used on a condition": ("import json, sys\nlazy import numpy\nX = sys.argv and numpy.float32", ("json",)),
+    "a choice": ("import json, sys\nlazy import numpy\nX = numpy.a if sys.argv else 2", ("json",)),
+    "used in a loop": ("import json, sys\nlazy import numpy\nX = [numpy.a for _ in sys.argv]", ("json",)),
+    "may be something else": (
+        "import json, sys\nlazy import numpy\nif sys.argv:\n numpy = 3\nY = numpy.a",
+        ("json",),
+    ),
+    "of our own, not used": ("lazy import helpers\nimport numpy", ("json", "numpy")),
+    "of our own, used before": ("lazy import helpers\nX = helpers.Y\nimport numpy", ("json",)),
+    "of our own, on a condition": (
+        "import json, sys\nlazy import helpers\nX = sys.argv and helpers.Y\nimport numpy",
+        ("json",),
+    ),
+    "by another name": ("import json\nlazy import numpy as np\nclass A(np.ndarray): pass", ("json", "numpy")),
+    "in another module": ("import json\nimport quiet\nX = quiet.np.float32", ("json", "numpy")),
+    "out of another module": ("import json\nfrom quiet import np", ("json", "numpy")),
+    "all out of another module": ("import json\nfrom quiet import *\nimport numpy", ("json",)),
+    "annotation": (
+        "import json\nlazy import numpy\ndef f(a: numpy.ndarray): pass\nX: numpy.ndarray = 1",
+        ("json",),
+    ),
+    "as the module asks": ("import json\n__lazy_modules__ = ['numpy']\nimport numpy", ("json",)),
+    "as the module asks, and used": (
+        "import json\n__lazy_modules__ = ['numpy']\nimport numpy\nX = numpy.float32",
+        ("json", "numpy"),
+    ),
+}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="lazy imports are CPython 3.15's")
+@pytest.mark.parametrize(("source", "reached"), LAZY.values(), ids=LAZY)
+def test_lazy_import_imports_where_its_name_is_used(
+    source: str, reached: tuple[str, ...], decide: Decide
+) -> None:
+    """Not where it stands: what comes before the first use may change what it does."""
+    helpers = "import json, os\nos.environ['SEED'] = '1'\nY = 1\n"
+    candidates = ("json", "numpy", "numpy.random")
+    decided = decide(source, candidates=candidates, helpers=helpers, quiet="lazy import numpy as np\n")
+
+    assert set(reached) == set(decided.modules)

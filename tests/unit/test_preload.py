@@ -165,6 +165,63 @@ def test_auto_does_not_import_the_main_module_unasked() -> None:
     assert [] == mp_private.forkserver_preload()
 
 
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="on_error is CPython 3.15's")
+@pytest.mark.parametrize(
+    ("on_error", "method"), [("fail", "forkserver"), ("fail", "spawn"), ("warn", "forkserver")]
+)
+def test_failed_preload_fails_the_call_where_the_forkservers_would(
+    on_error: str, method: str, module: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`set_forkserver_preload(..., on_error="fail")`, which is about that start method; at each call."""
+    monkeypatch.delenv("SPAWNX_LAUNCHER")
+    name = module("raise ValueError('as it is')")
+    multiprocessing.set_forkserver_preload([name], on_error=on_error)  # type: ignore[call-arg]
+    try:
+        for _ in range(2):
+            if (on_error, method) == ("fail", "forkserver"):
+                with pytest.raises(
+                    ImportError, match=rf"{name}; the import of {name} raised ValueError: as it is"
+                ):
+                    spawnx.start_processes(ranks.nothing, (), 2, start_method=method)
+            else:
+                spawnx.start_processes(ranks.nothing, (), 2, start_method=method)
+    finally:
+        multiprocessing.set_forkserver_preload(["__main__"])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="lazy imports are CPython 3.15's")
+def test_lazy_imports_of_vetted_modules_are_resolved_where_they_are_vetted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what is imported by that has; what is not vetted stays as it is."""
+    for name, text in {
+        "first": "lazy from vet import second\nlazy import colorsys\nlazy import vet.missing",
+        "second": "lazy from vet import third",
+        "third": "",
+        "__init__": "",
+    }.items():
+        (tmp_path / "vet").mkdir(exist_ok=True)
+        (tmp_path / "vet" / f"{name}.py").write_text(text, encoding="utf-8")
+    code = """
+        import sys
+        from spawnx.remote import preload
+        preload.VETTED["vet"] = preload.Vetted(lambda: None)
+        preload.preload(["vet.first"], lambda: None, ())
+        names = ("vet.first", "vet.second", "vet.third", "vet.missing", "colorsys")
+        print(*(name in sys.modules for name in names))
+    """
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=LONG_S,
+        check=False,
+    )
+
+    assert ("True True True False False\n", "") == (done.stdout, done.stderr)
+
+
 # Whether it may be cloned
 
 

@@ -107,6 +107,7 @@ COMPARE = """
 # Worked out at the next question, and nobody has asked again. And what is of each process: how it was started, and
 # locks that a fork clears.
 ASKED_AGAIN = {
+    "linecache._interactive_cache",  # the command line of the interpreter, as in sys.orig_argv (CPython 3.15)
     "multiprocessing.context._default_context",
     "platform._platform_cache",
     "platform._uname_cache",

@@ -81,6 +81,11 @@ def test_folder_with_the_names_of_the_whole_standard_library_changes_nothing(
     folder.mkdir()
     done = program.run(SHADOWED, str(folder), way, str(touched))
 
+    ended = "multiprocessing's forkserver has ended" in (done.stderr.splitlines() or [""])[-1]
+    if ended and sys.version_info >= (3, 13) and _of_multiprocessing(os.environ["SPAWNX_BACKEND"], way):
+        # In newer patch releases its server has that path, and imports by it: the reference fails as well.
+        assert "ImportError: the user has" in done.stderr
+        return
     assert ["well", "raised True", "exited 7", "True"] == done.stdout.splitlines(), done.stderr
     assert "the user has" not in done.stderr
 
@@ -179,7 +184,11 @@ def test_function_called_main_of_a_program_without_a_file_is_not_found(program: 
     source = "import spawnx as mp\ndef main(rank): pass\nmp.spawn(main)"
     done = program.run_command([sys.executable, "-c", source])
 
-    assert "Can't get attribute 'main' on <module '__main__'" in done.stderr
+    texts = (
+        "Can't get attribute 'main' on <module '__main__'",
+        "module '__main__' has no attribute 'main'",
+    )  # 3.14
+    assert any(text in done.stderr for text in texts), done.stderr
 
 
 @linux_only
@@ -223,7 +232,8 @@ def test_interpreter_that_is_tried_again_begins_as_ranks_do(
 
     assert f"Tried again, up to the arguments of the rank, {sys.executable} ends well." == well
     assert "ends with exit code 1 and says:" in broken
-    assert "import of pickle halted" in broken
+    texts = ("import of pickle halted", "Standard library module 'pickle' was not found")  # CPython 3.15
+    assert any(text in broken for text in texts), broken
 
 
 # The finder

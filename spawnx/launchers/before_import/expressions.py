@@ -57,9 +57,27 @@ class Expressions(Imports):
             own_items = self._expression(generator.iter)
             # It has a scope of its own; what is bound here as well is less known afterwards, which does no harm.
             self._store(generator.target, OWN if own_items else DATA)
-            own |= own_items | self._all(generator.ifs)
+            own |= own_items
         names = ("key", "value") if hasattr(node, "key") else ("elt",)
-        return own | self._all(getattr(node, name) for name in names)
+        with self._under(certain=False):  # maybe for no item
+            own |= self._all(condition for generator in node.generators for condition in generator.ifs)
+            return own | self._all(getattr(node, name) for name in names)
+
+    def _choice(self, node: ast.BoolOp) -> bool:
+        return self._first(node.values[0], node.values[1:])
+
+    def _conditional(self, node: ast.IfExp) -> bool:
+        return self._first(node.test, [node.body, node.orelse])
+
+    def _comparison(self, node: ast.Compare) -> bool:
+        second, *others = node.comparators
+        return self._expression(node.left) | self._first(second, others)
+
+    def _first(self, first: ast.expr, others: Iterable[ast.expr]) -> bool:
+        """An expression of which the first part is evaluated, and others may be."""
+        own = self._expression(first)
+        with self._under(certain=False):
+            return own | self._all(others)
 
     def _named(self, node: ast.NamedExpr) -> bool:
         own = self._expression(node.value)
@@ -118,7 +136,10 @@ _CALLS = {
 # What is done with an expression that is more than its parts, by the kind of its node.
 _EXPRESSIONS = {
     "Attribute": "_attribute",
+    "BoolOp": "_choice",
     "Call": "_call",
+    "Compare": "_comparison",
+    "IfExp": "_conditional",
     "Lambda": "_lambda",
     "Name": "_name",
     "NamedExpr": "_named",

@@ -8,7 +8,7 @@ import os
 import sys
 from importlib.machinery import PathFinder
 
-from spawnx.launchers.before_import.names import Absent, Scope
+from spawnx.launchers.before_import.names import DATA, Absent, Scope
 from spawnx.launchers.before_import.source import Source, is_installed
 from spawnx.launchers.before_import.values import NotKnown, Values
 from spawnx.remote import preload as preloading
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 class Enough(Exception):  # noqa: N818 - no error, but an end
     """All candidates have been reached."""
+
+
+# Of an import: it imports where what it binds is first used; or there, or where it stands.
+_LAZY, _MAYBE_LAZY = object(), object()
 
 
 class Imports(Values):
@@ -132,6 +136,45 @@ class Imports(Values):
                 if imported is not None and any(value is imported for value in values):
                     self._reach(vetted)
 
+    def _imports(self, node: ast.Import | ast.ImportFrom) -> None:
+        """An import statement. A lazy one (PEP 810) imports nothing where it stands."""
+        how = self._laziness(node)
+        if how is not _LAZY:
+            with self._under(certain=how is None):
+                self._import_now(node)
+        if how is not None:
+            for alias in node.names:
+                name = alias.asname or alias.name.partition(".")[0]
+                if how is _LAZY:
+                    self._scope.names.pop(name, None)
+                self._scope.pending[name] = self._scope, node, self._certain
+
+    def _import_now(self, node: Any) -> None:
+        if type(node).__name__ == "Import":
+            self._import_statement(node)
+        else:
+            self._from_statement(node)
+
+    def _laziness(self, node: Any) -> object:
+        """Whether a statement is a lazy import, or may be one; None if it is not."""
+        mode = getattr(sys, "get_lazy_imports", _no_lazy_imports)()
+        if self._scope.in_class or getattr(node, "module", "") == "__future__":
+            return None
+        if getattr(node, "is_lazy", False):
+            return _MAYBE_LAZY if mode == "none" else _LAZY
+        return _MAYBE_LAZY if mode == "all" or "__lazy_modules__" in self._scope.names else None
+
+    def _resolve(self, name: str, scope: Scope) -> None:
+        if name not in scope.pending:
+            return
+        place, node, certain = pending = scope.pending.pop(name)
+        place.pending.pop(name, None)
+        with self._within(place), self._under(certain=certain):
+            self._import_now(node)
+            if not self._certain:
+                place.pending[name] = scope.pending[name] = pending
+        scope.names[name] = place.names.get(name, DATA)
+
     def _import_statement(self, node: ast.Import) -> None:
         for alias in node.names:
             kind = self.import_(alias.name, node)
@@ -148,6 +191,8 @@ class Imports(Values):
         kind = self.import_(base, node)
         for alias in node.names:
             if alias.name == "*":
+                if isinstance(kind, Scope) and kind.pending:
+                    raise self.cant_tell(node)
                 self._bind_all(base, kind)
             else:
                 self._bind(alias.asname or alias.name, self._part(base, kind, alias.name, node))
@@ -165,6 +210,7 @@ class Imports(Values):
     def _part(self, base: str, kind: object, name: str, node: Any) -> object:
         """What `from base import name` imports."""
         if isinstance(kind, Scope):
+            self._resolve(name, kind)
             return kind.names[name] if name in kind.names else self._module(f"{base}.{name}", kind, node)
         part = f"{base}.{name}"
         self._reach(part)
@@ -187,6 +233,11 @@ class Imports(Values):
         if node.keywords or not isinstance(name, str) or name.startswith("."):
             raise self.cant_tell(node)
         self.import_(name, node)
+
+
+def _no_lazy_imports() -> str:
+    """What `sys.get_lazy_imports` would say before CPython 3.15."""
+    return "none"
 
 
 def _is_known(name: str, origin: str) -> bool:

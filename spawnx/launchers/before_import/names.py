@@ -8,6 +8,7 @@ a class of its own of which an instance can be made without running any (`PLAIN`
 from __future__ import annotations
 
 import contextlib
+import sys
 
 from spawnx.launchers.before_import import harmless
 from spawnx.launchers.before_import.source import Files, Source
@@ -51,9 +52,11 @@ class Scope:
         certain: whether it is imported in any case.
         in_class: whether this is the body of a class.
         lazy: whether annotations aren't evaluated.
+        pending: lazy imports (PEP 810) by the names that they bind: what they import is imported where the name is
+            first used. Each with the scope in which it stands, and whether the name stands for it in any case.
     """
 
-    __slots__ = ("certain", "in_class", "lazy", "name", "names", "package", "source")
+    __slots__ = ("certain", "in_class", "lazy", "name", "names", "package", "pending", "source")
 
     def __init__(self, name: str, package: str, source: Source, *, certain: bool = True) -> None:
         self.name = name
@@ -62,12 +65,14 @@ class Scope:
         self.names: dict[str, object] = {}
         self.certain = certain
         self.in_class = False
-        self.lazy = False
+        self.lazy = sys.version_info >= (3, 14)  # PEP 649
+        self.pending: dict[str, tuple[Scope, Any, bool]] = {}
 
     def of_class(self) -> Scope:
         """The scope of a class's body: it sees these names, and binds its own."""
         scope = Scope(self.name, self.package, self.source)
         scope.names = dict(self.names)
+        scope.pending = dict(self.pending)
         scope.in_class, scope.lazy = True, self.lazy
         return scope
 
@@ -115,6 +120,12 @@ class Names:
             elif isinstance(kind, Known):
                 kind = DATA
         self._scope.names[name] = kind
+        if (pending := self._scope.pending.pop(name, None)) is not None and not self._certain:
+            self._scope.pending[name] = (*pending[:2], False)
+
+    def _resolve(self, name: str, scope: Scope) -> None:
+        """Do the lazy import that stands behind a name of a scope, as that name is used."""
+        raise NotImplementedError
 
     def _kind_of(self, node: ast.expr) -> object:
         """What an expression stands for."""
@@ -122,12 +133,14 @@ class Names:
         return DATA if handler is None else getattr(self, handler)(node)
 
     def _kind_of_name(self, node: ast.Name) -> object:
+        self._resolve(node.id, self._scope)
         kind = self._scope.names.get(node.id)
         return f"builtins.{node.id}" if kind is None else kind
 
     def _kind_of_attribute(self, node: ast.Attribute) -> object:
         base = self._kind_of(node.value)
         if isinstance(base, Scope):
+            self._resolve(node.attr, base)
             return base.names.get(node.attr, DATA)
         base = harmless.DISPLAY if isinstance(base, Known) else base
         return f"{base}.{node.attr}" if isinstance(base, str) else DATA

@@ -64,6 +64,10 @@ class Walk(Expressions):
     def _evaluate(self, node: ast.stmt) -> None:
         self._parts(node)
 
+    def _assert(self, node: ast.Assert) -> None:
+        with self._under(certain=False):  # `python -O` has none
+            self._parts(node)
+
     def _assign(self, node: ast.Assign) -> None:
         own = self._expression(node.value)
         for target in node.targets:
@@ -316,7 +320,7 @@ _STORES = {
 # What is done with a statement, by the kind of its node.
 _STATEMENTS = {
     "AnnAssign": "_assign_annotated",
-    "Assert": "_evaluate",
+    "Assert": "_assert",
     "Assign": "_assign",
     "AsyncFunctionDef": "_function",
     "AugAssign": "_augment",
@@ -326,8 +330,8 @@ _STATEMENTS = {
     "For": "_for",
     "FunctionDef": "_function",
     "If": "_if",
-    "Import": "_import_statement",
-    "ImportFrom": "_from_statement",
+    "Import": "_imports",
+    "ImportFrom": "_imports",
     "Raise": "_evaluate",
     "Try": "_try",
     "TryStar": "_try",
