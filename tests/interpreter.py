@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import tracemalloc
 import warnings
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
@@ -48,6 +47,8 @@ def describe() -> dict[str, Any]:
     libc = ctypes.CDLL(None)
     libc.getenv.restype = ctypes.c_char_p
     known = libc.getenv(b"KNOWN_TO_LIBC")
+    import tracemalloc  # not PyPy's, for which the other functions are
+
     return {
         **ranks.describe(),
         "collector": [gc.isenabled(), gc.get_threshold(), gc.get_debug()],
@@ -245,7 +246,7 @@ def segfault(rank: int) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.string_at(0)
+    ctypes.string_at(1)  # of address 0 PyPy makes an empty string
 
 
 def put_whether_frozen(rank: int, queue: Any) -> None:
