@@ -44,11 +44,11 @@ def flags() -> dict[str, Any]:
 
 def describe() -> dict[str, Any]:
     """All that `ranks.describe` tells, and what command line, environment and kernel have to do with it."""
+    import tracemalloc  # PyPy has none
+
     libc = ctypes.CDLL(None)
     libc.getenv.restype = ctypes.c_char_p
     known = libc.getenv(b"KNOWN_TO_LIBC")
-    import tracemalloc  # not PyPy's, for which the other functions are
-
     return {
         **ranks.describe(),
         "collector": [gc.isenabled(), gc.get_threshold(), gc.get_debug()],

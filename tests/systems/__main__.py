@@ -12,7 +12,6 @@ import argparse
 import fnmatch
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -48,7 +47,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--refresh", action="store_true", help="install today's packages into systems that are there")
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time; each wants two processors (%(default)s)")
     parser.add_argument("--limit", type=float, default=3600, metavar="SECONDS", help="what a suite may take (%(default)s)")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/platforms.md")
+    parser.add_argument("--write", action="store_true", help="make the table in docs/platforms.md of these rows, and of what the folder has of earlier runs of the others")
     parser.add_argument("pytest", nargs="*", help="what pytest is told, after --")
     return parser.parse_args(arguments)  # fmt: skip
 
@@ -112,7 +111,7 @@ def try_out(root: Root, python: Python, wheel: Path, asked: argparse.Namespace) 
     shutil.copy(wheel, work)
     began = time.monotonic()
     with open(f"{work}.log", "w", encoding="utf-8") as log:
-        row = table.Row(name, {})
+        row = table.Row(name, {}, when=f"{table.when()}, {commit()}")
         try:
             row = row._replace(facts=install(root, python, f"/work/{wheel.name}", work, log))
             say(f"{name}: the suite: {log.name}")
@@ -122,6 +121,8 @@ def try_out(root: Root, python: Python, wheel: Path, asked: argparse.Namespace) 
         finally:
             shutil.rmtree(work, ignore_errors=True)
     row = row._replace(seconds=time.monotonic() - began)
+    if not asked.pytest:  # else it is a part
+        row.save(root.folder / "results")
     say(f"{name}: {row.fault or '%d passed, %d failed, %d skipped' % row.counts}")
     return row
 
@@ -161,8 +162,8 @@ def commit() -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):  # no checkout
-        return "no commit"
-    return f"commit {done.stdout.strip()}"
+        return "?"
+    return done.stdout.strip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -191,18 +192,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ThreadPoolExecutor(asked.jobs) as pool:
         work = [(roots[name], python, wheel, asked) for (name, python), wheel in zip(rows, wheels)]
         found = list(pool.map(lambda one: try_out(*one), work))
-    tell(found, write=asked.write)
+    tell(found)
+    if asked.write:
+        names = [f"{name}/{python.name}" for name, python in chosen(None)]
+        table.write(DOCUMENT, table.markdown(table.saved(asked.folder / "results", names)))
     return 0 if all(row.is_good for row in found) else 1
 
 
-def tell(found: Sequence[table.Row], *, write: bool) -> None:
-    """Print the table and what failed, and put it into the document if that was asked for."""
+def tell(found: Sequence[table.Row]) -> None:
+    """Print the table, and what failed."""
     print(f"\n{table.plain(found)}\n")
     for row in found:
         for line in row.failed or ([row.fault] if row.fault else []):
             print(f"{row.name}: {line}")
-    if write:
-        table.write(DOCUMENT, table.markdown(found, platform.release(), commit()))
 
 
 if __name__ == "__main__":

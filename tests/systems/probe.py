@@ -26,6 +26,7 @@ def facts() -> dict[str, object]:
         "python": f"{platform.python_implementation()} {_version()}",
         "libc": _libc(),
         "machine": platform.machine(),
+        "kernel": platform.release(),
         "backend": spawnx.backend,
         "launchers": launchers,
         "file": spawnx.__file__,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import json
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 BEGIN, END = "<!-- made by: nox -s systems -- --write -->", "<!-- end -->"
-HEAD = ("python", "libc", "backend", "spawn", "fork", "forkserver", "passed", "failed", "skipped", "minutes")
+HEAD = ("python", "libc", "backend", "spawn", "fork", "forkserver", "passed", "failed", "skipped", "minutes", "when")
 
 
 class Row(NamedTuple):
@@ -21,6 +22,7 @@ class Row(NamedTuple):
         counts: of tests: passed, failed, skipped.
         failed: the tests that failed, each with the first line of its error.
         fault: why there are no counts, if there are none.
+        when: the date, and the commit of spawnx.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Row(NamedTuple):
     failed: tuple[str, ...] = ()
     seconds: float = 0.0
     fault: str = ""
+    when: str = ""
 
     @property
     def is_good(self) -> bool:
@@ -42,7 +45,24 @@ class Row(NamedTuple):
         launchers = facts.get("launchers", {})
         served = (launchers.get(method, "-") for method in ("spawn", "fork", "forkserver"))
         first = (facts.get("python", self.name), facts.get("libc", "-"), facts.get("backend", "-"))
-        return [*first, *served, *counts, f"{self.seconds / 60:.0f}"]
+        return [*first, *served, *counts, f"{self.seconds / 60:.0f}", self.when]
+
+    def save(self, folder: Path) -> None:
+        """Keep it for a later table, in the place of an earlier one."""
+        folder.mkdir(exist_ok=True)
+        name = self.name.replace("/", "-")
+        (folder / f"{name}.json").write_text(json.dumps(self._asdict()), encoding="utf-8")
+
+
+def saved(folder: Path, names: Iterable[str]) -> list[Row]:
+    """What was kept of these rows, in this order."""
+    paths = [folder / f"{name.replace('/', '-')}.json" for name in names]
+    return [Row(**json.loads(path.read_text(encoding="utf-8"))) for path in paths if path.is_file()]
+
+
+def when() -> str:
+    """Today, in UTC."""
+    return f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}"
 
 
 def read_junit(path: Path) -> tuple[tuple[int, int, int], tuple[str, ...]]:
@@ -74,16 +94,14 @@ def plain(rows: Sequence[Row]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 
-def markdown(rows: Sequence[Row], kernel: str, commit: str) -> str:
-    """For the document: when and on what it was made, the table, and what failed."""
-    made = f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}, {commit}, Linux {kernel}, {_machines(rows)}."
+def markdown(rows: Sequence[Row]) -> str:
+    """For the document: on what it was made, the table, and what failed."""
+    machines = {f"{row.facts['machine']}, Linux {row.facts['kernel']}" for row in rows if row.facts}
     table = [f"| {' | '.join(cells)} |" for cells in (HEAD, ["---"] * len(HEAD), *(row.cells() for row in rows))]
     failures = [f"- {row.cells()[0]}, {row.cells()[1]}: `{line}`" for row in rows for line in row.failed]
-    return "\n".join([made, "", *table, *(["", "Failed:", "", *failures] if failures else [])])
-
-
-def _machines(rows: Iterable[Row]) -> str:
-    return ", ".join(sorted({row.facts["machine"] for row in rows if row.facts})) or "?"
+    return "\n".join(
+        [f"{'; '.join(sorted(machines))}.", "", *table, *(["", "Failed:", "", *failures] if failures else [])]
+    )
 
 
 def write(document: Path, text: str) -> None:
