@@ -35,19 +35,52 @@ UNWANTED = shutil.ignore_patterns("spawnx", "*.egg-info", ".*", "build", "dist",
 def options(arguments: Sequence[str]) -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.systems", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tests.systems",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--list", action="store_true", help="print the names of the rows, and end")
-    parser.add_argument("--only", action="append", metavar="NAME", help="these rows, like sid/3.14, 'sid/*'; may be repeated")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp/spawnx-systems"), help="where systems are made, or have been made, and logs are written (%(default)s)")  # noqa: S108 - one that is kept, and named in the help
-    parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="where the wheels are: one with the C core, one without")
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="these rows, like sid/3.14, 'sid/*'; may be repeated"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("/var/tmp/spawnx-systems"),
+        help="where systems are made, or have been made, and logs are written (%(default)s)",
+    )  # noqa: S108 - one that is kept, and named in the help
+    parser.add_argument(
+        "--wheels", type=Path, metavar="FOLDER", help="where the wheels are: one with the C core, one without"
+    )
     parser.add_argument("--mirror", default="", help="Debian's archive; debootstrap knows one")
-    parser.add_argument("--apt-option", action="append", default=[], metavar="OPTION", help="like Acquire::Check-Valid-Until=false, for apt's -o; may be repeated")
-    parser.add_argument("--bind", action="append", default=[], metavar="PATH", help="a file or folder of this system that the others are to have, like /etc/pip.conf; may be repeated. PIP_* and *_proxy are handed over")
-    parser.add_argument("--refresh", action="store_true", help="install today's packages into systems that are there")
-    parser.add_argument("--jobs", type=int, default=1, help="rows at a time; each wants two processors (%(default)s)")
-    parser.add_argument("--limit", type=float, default=3600, metavar="SECONDS", help="what a suite may take (%(default)s)")
-    parser.add_argument("--write", action="store_true", help="make the table in docs/platforms.md of these rows, and of what the folder has of earlier runs of the others")
+    parser.add_argument(
+        "--apt-option",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="like Acquire::Check-Valid-Until=false, for apt's -o; may be repeated",
+    )
+    parser.add_argument(
+        "--bind",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="a file or folder of this system that the others are to have, like /etc/pip.conf; may be repeated. PIP_* and *_proxy are handed over",
+    )
+    parser.add_argument(
+        "--refresh", action="store_true", help="install today's packages into systems that are there"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="rows at a time; each wants two processors (%(default)s)"
+    )
+    parser.add_argument(
+        "--limit", type=float, default=3600, metavar="SECONDS", help="what a suite may take (%(default)s)"
+    )
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="make the table in docs/platforms.md of these rows, and of what the folder has of earlier runs of the others",
+    )
     parser.add_argument("pytest", nargs="*", help="what pytest is told, after --")
     return parser.parse_args(arguments)  # fmt: skip
 
@@ -146,7 +179,15 @@ def install(root: Root, python: Python, wheel: str, work: Path, log: IO[str]) ->
 
 def suite(root: Root, row: table.Row, work: Path, log: IO[str], asked: argparse.Namespace) -> table.Row:
     """Run pytest, and read what it has counted."""
-    command = ["/work/venv/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml=/work/junit.xml"]
+    command = [
+        "/work/venv/bin/python",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--junitxml=/work/junit.xml",
+    ]
     try:
         run(root.command([*command, *asked.pytest], work), log, environment(), asked.limit)
     except Failed:  # tests have failed, or all of pytest has

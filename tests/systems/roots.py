@@ -17,7 +17,16 @@ ENTER = Path(__file__).parent / "enter.sh"
 NAMESPACES = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
 TOOLS = ("unshare", "mount", "umount", "pivot_root")
 # What pip, apt and debootstrap are told of networks by; the certificates that this machine trusts, and its resolver.
-HANDED_OVER = ("PIP_", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE")
+HANDED_OVER = (
+    "PIP_",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+)
 BOUND = ("/etc/resolv.conf", "/etc/hosts")
 CERTIFICATES = "/etc/ssl/certs"
 
@@ -131,7 +140,9 @@ def run(
     log.write(f"$ {' '.join(map(str, command))}\n")
     log.flush()
     where = f"see {log.name}"
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env
+    ) as process:
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -148,4 +159,3 @@ def _brief(command: Sequence[str]) -> str:
     """What was run, without the way into the system."""
     words = list(command)
     return " ".join(words[words.index("--") + 1 :] if "--" in words else words)[:100]
-

@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 BEGIN, END = "<!-- made by: nox -s systems -- --write -->", "<!-- end -->"
-HEAD = ("python", "libc", "backend", "spawn", "fork", "forkserver", "passed", "failed", "skipped", "minutes", "when")
+HEAD = (
+    "python",
+    "libc",
+    "backend",
+    "spawn",
+    "fork",
+    "forkserver",
+    "passed",
+    "failed",
+    "skipped",
+    "minutes",
+    "when",
+)
 
 
 class Row(NamedTuple):
@@ -91,13 +103,17 @@ def plain(rows: Sequence[Row]) -> str:
     """For a terminal."""
     lines = [HEAD, *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines
+    )
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """For the document: on what it was made, the table, and what failed."""
     machines = {f"{row.facts['machine']}, Linux {row.facts['kernel']}" for row in rows if row.facts}
-    table = [f"| {' | '.join(cells)} |" for cells in (HEAD, ["---"] * len(HEAD), *(row.cells() for row in rows))]
+    table = [
+        f"| {' | '.join(cells)} |" for cells in (HEAD, ["---"] * len(HEAD), *(row.cells() for row in rows))
+    ]
     failures = [f"- {row.cells()[0]}, {row.cells()[1]}: `{line}`" for row in rows for line in row.failed]
     return "\n".join(
         [f"{'; '.join(sorted(machines))}.", "", *table, *(["", "Failed:", "", *failures] if failures else [])]
