@@ -1,8 +1,8 @@
 """Does the suite pass on each Python, and with each libc, that people install today?
 
 `python -m tests.systems` makes Debian trixie and sid in folders, by debootstrap, and runs the suite there on wheels of
-spawnx, on CPython and on PyPy. `nox -s systems` builds the wheels before. Systems are made once and used again: some 0.5
-and 1 GB. It must run as root; what it mounts and starts is in namespaces of its own, and ends with it. The table in
+spawnx, on CPython and on PyPy. `nox -s systems` builds the wheels before. Systems are made once and used again: 0.5 and
+1 GB. It must run as root; what it mounts and starts is in namespaces of its own, and ends with it. The table in
 docs/platforms.md is made of it by `--write`. What comes after `--` is pytest's.
 """
 
@@ -19,15 +19,66 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tests.systems import table
 from tests.systems.catalogue import SYSTEMS, Python
-from tests.systems.roots import Failed, Network, Root, environment, run, what_is_missing
+from tests.systems.roots import FailedError, Network, Root, environment, run, what_is_missing
 
 HERE = Path(__file__).resolve().parents[2]
 DOCUMENT = HERE / "docs" / "platforms.md"
+FOLDER = Path("/var/tmp/spawnx-systems")  # noqa: S108 - nothing is found there that root has not made
 BEGAN = time.monotonic()
+# What argparse is told of each.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--list": {"action": "store_true", "help": "print the names of the rows, and end"},
+    "--only": {
+        "action": "append",
+        "metavar": "NAME",
+        "help": "these rows, like sid/3.14 or 'sid/*'; may be repeated",
+    },
+    "--folder": {
+        "type": Path,
+        "default": FOLDER,
+        "help": "where systems are made, or have been made, and logs are written (%(default)s)",
+    },
+    "--wheels": {
+        "type": Path,
+        "metavar": "FOLDER",
+        "help": "where the wheels are: one with the C core, one without",
+    },
+    "--mirror": {"default": "", "help": "Debian's archive; debootstrap knows one"},
+    "--apt-option": {
+        "action": "append",
+        "default": [],
+        "metavar": "OPTION",
+        "help": "for apt's -o, like Acquire::Check-Valid-Until=false; may be repeated",
+    },
+    "--bind": {
+        "action": "append",
+        "default": [],
+        "metavar": "PATH",
+        "help": "a file or folder of this system that the others are to have, like /etc/pip.conf; may be repeated. "
+        "PIP_* and *_proxy are handed over",
+    },
+    "--refresh": {"action": "store_true", "help": "install today's packages into systems that are there"},
+    "--jobs": {
+        "type": int,
+        "default": 1,
+        "help": "rows at a time; each wants two processors (%(default)s)",
+    },
+    "--limit": {
+        "type": float,
+        "default": 3600,
+        "metavar": "SECONDS",
+        "help": "what a suite may take (%(default)s)",
+    },
+    "--write": {
+        "action": "store_true",
+        "help": "make the table in docs/platforms.md of these rows, and of what the folder has of the others",
+    },
+    "pytest": {"nargs": "*", "help": "what pytest is told, after --"},
+}
 # What the tests need of the checkout; the package is in the wheel.
 UNWANTED = shutil.ignore_patterns("spawnx", "*.egg-info", ".*", "build", "dist", "__pycache__", "results")
 
@@ -39,50 +90,9 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--list", action="store_true", help="print the names of the rows, and end")
-    parser.add_argument(
-        "--only", action="append", metavar="NAME", help="these rows, like sid/3.14, 'sid/*'; may be repeated"
-    )
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default=Path("/var/tmp/spawnx-systems"),
-        help="where systems are made, or have been made, and logs are written (%(default)s)",
-    )  # noqa: S108 - one that is kept, and named in the help
-    parser.add_argument(
-        "--wheels", type=Path, metavar="FOLDER", help="where the wheels are: one with the C core, one without"
-    )
-    parser.add_argument("--mirror", default="", help="Debian's archive; debootstrap knows one")
-    parser.add_argument(
-        "--apt-option",
-        action="append",
-        default=[],
-        metavar="OPTION",
-        help="like Acquire::Check-Valid-Until=false, for apt's -o; may be repeated",
-    )
-    parser.add_argument(
-        "--bind",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="a file or folder of this system that the others are to have, like /etc/pip.conf; may be repeated. PIP_* and *_proxy are handed over",
-    )
-    parser.add_argument(
-        "--refresh", action="store_true", help="install today's packages into systems that are there"
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="rows at a time; each wants two processors (%(default)s)"
-    )
-    parser.add_argument(
-        "--limit", type=float, default=3600, metavar="SECONDS", help="what a suite may take (%(default)s)"
-    )
-    parser.add_argument(
-        "--write",
-        action="store_true",
-        help="make the table in docs/platforms.md of these rows, and of what the folder has of earlier runs of the others",
-    )
-    parser.add_argument("pytest", nargs="*", help="what pytest is told, after --")
-    return parser.parse_args(arguments)  # fmt: skip
+    for name, described in OPTIONS.items():
+        parser.add_argument(name, **described)
+    return parser.parse_args(arguments)
 
 
 def say(text: str) -> None:
@@ -126,12 +136,12 @@ def wheel_of(python: Python, wheels: Path) -> Path:
     """The wheel that this Python is given.
 
     Raises:
-        Failed: there is not exactly one.
+        FailedError: there is not exactly one.
     """
     pure = set(wheels.glob("*-none-any.whl"))
     found = pure if python.wheel == "pure" else set(wheels.glob("*.whl")) - pure
     if len(found) != 1:
-        raise Failed(f"{wheels} has {len(found)} wheels for {python.name}, not one: {sorted(found)}")
+        raise FailedError(f"{wheels} has {len(found)} wheels for {python.name}, not one: {sorted(found)}")
     return found.pop()
 
 
@@ -149,14 +159,14 @@ def try_out(root: Root, python: Python, wheel: Path, asked: argparse.Namespace) 
             row = row._replace(facts=install(root, python, f"/work/{wheel.name}", work, log))
             say(f"{name}: the suite: {log.name}")
             row = suite(root, row, work, log, asked)
-        except Failed as failure:
+        except FailedError as failure:
             row = row._replace(fault=str(failure))
         finally:
             shutil.rmtree(work, ignore_errors=True)
     row = row._replace(seconds=time.monotonic() - began)
     if not asked.pytest:  # else it is a part
         row.save(root.folder / "results")
-    say(f"{name}: {row.fault or '%d passed, %d failed, %d skipped' % row.counts}")
+    say(f"{name}: {row.fault or '{} passed, {} failed, {} skipped'.format(*row.counts or ())}")
     return row
 
 
@@ -172,7 +182,7 @@ def install(root: Root, python: Python, wheel: str, work: Path, log: IO[str]) ->
     done = subprocess.run(probe, capture_output=True, text=True, check=False, env=environment(), timeout=120)
     log.write(done.stdout + done.stderr)
     if done.returncode:
-        raise Failed(f"no rank ran to its end; see {log.name}")
+        raise FailedError(f"no rank ran to its end; see {log.name}")
     facts: dict[str, object] = json.loads(done.stdout)
     return facts
 
@@ -190,7 +200,7 @@ def suite(root: Root, row: table.Row, work: Path, log: IO[str], asked: argparse.
     ]
     try:
         run(root.command([*command, *asked.pytest], work), log, environment(), asked.limit)
-    except Failed:  # tests have failed, or all of pytest has
+    except FailedError:  # tests have failed, or all of pytest has
         if not (work / "junit.xml").is_file():
             raise
     counts, failed = table.read_junit(work / "junit.xml")
@@ -227,11 +237,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         wheels = [wheel_of(python, asked.wheels) for _, python in rows]
         make(roots, refresh=asked.refresh)
-    except Failed as failure:
+    except FailedError as failure:
         print(failure)
         return 2
     with ThreadPoolExecutor(asked.jobs) as pool:
-        work = [(roots[name], python, wheel, asked) for (name, python), wheel in zip(rows, wheels)]
+        work = [
+            (roots[name], python, wheel, asked) for (name, python), wheel in zip(rows, wheels, strict=True)
+        ]
         found = list(pool.map(lambda one: try_out(*one), work))
     tell(found)
     if asked.write:

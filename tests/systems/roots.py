@@ -31,7 +31,7 @@ BOUND = ("/etc/resolv.conf", "/etc/hosts")
 CERTIFICATES = "/etc/ssl/certs"
 
 
-class Failed(Exception):
+class FailedError(Exception):
     """A command has failed; the text says which, and where its output is."""
 
 
@@ -121,6 +121,10 @@ class Root(NamedTuple):
             for part in (f"bin/python{version}", f"lib/python{version}"):
                 (target / part).parent.mkdir(parents=True, exist_ok=True)
                 subprocess.run(["cp", "-a", source.place / "usr" / part, target / part], check=True)
+        # Debian's ensurepip has its pip from here: an older one does not run on a newer Python.
+        wheels = self.place / "usr/share/python-wheels"
+        shutil.rmtree(wheels)
+        shutil.copytree(source.place / "usr/share/python-wheels", wheels)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -135,7 +139,7 @@ def run(
     """Run a command with its output in a log.
 
     Raises:
-        Failed: its exit status is not 0, or it took longer than `timeout` seconds.
+        FailedError: its exit status is not 0, or it took longer than `timeout` seconds.
     """
     log.write(f"$ {' '.join(map(str, command))}\n")
     log.flush()
@@ -146,13 +150,13 @@ def run(
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise Failed(f"ran past {timeout:.0f} s; {where}") from None
+            raise FailedError(f"ran past {timeout:.0f} s; {where}") from None
         finally:
             # `unshare`: all in its namespaces ends with it.
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
     if code:
-        raise Failed(f"`{_brief(command)}` ended with exit code {code}; {where}")
+        raise FailedError(f"`{_brief(command)}` ended with exit code {code}; {where}")
 
 
 def _brief(command: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
@@ -74,7 +74,7 @@ def saved(folder: Path, names: Iterable[str]) -> list[Row]:
 
 def when() -> str:
     """Today, in UTC."""
-    return f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}"
+    return f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d}"
 
 
 def read_junit(path: Path) -> tuple[tuple[int, int, int], tuple[str, ...]]:
@@ -104,7 +104,8 @@ def plain(rows: Sequence[Row]) -> str:
     lines = [HEAD, *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
     )
 
 
