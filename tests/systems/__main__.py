@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import functools
 import json
 import os
 import shutil
@@ -207,6 +208,7 @@ def suite(root: Root, row: table.Row, work: Path, log: IO[str], asked: argparse.
     return row._replace(counts=counts, failed=failed)
 
 
+@functools.cache  # of all rows, whatever is committed meanwhile
 def commit() -> str:
     """Which spawnx it was."""
     command = ["git", "-c", f"safe.directory={HERE}", "-C", str(HERE), "describe", "--always", "--dirty"]
@@ -234,6 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing:
         print(f"can't run: {missing}")
         return 2
+    commit()
     try:
         wheels = [wheel_of(python, asked.wheels) for _, python in rows]
         make(roots, refresh=asked.refresh)

@@ -13,9 +13,10 @@ from typing import IO, NamedTuple
 from tests.systems.catalogue import COPIED, COPIES, System
 
 ENTER = Path(__file__).parent / "enter.sh"
-# Both namespaces end with the command: what it left running is killed, what it mounted is gone.
-NAMESPACES = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-TOOLS = ("unshare", "mount", "umount", "pivot_root")
+# Both namespaces end with the command: what it left running is killed, what it mounted is gone. The command
+# ends with us, also when we are killed.
+NAMESPACES = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
+TOOLS = ("setpriv", "unshare", "mount", "umount", "pivot_root")
 # What pip, apt and debootstrap are told of networks by; the certificates that this machine trusts, and its resolver.
 HANDED_OVER = (
     "PIP_",
