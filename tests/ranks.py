@@ -498,7 +498,10 @@ def until_it_ends(pid: int) -> Iterator[None]:
         wait([pidfd])
     else:  # PyPy
         psutil: Any = importlib.import_module("psutil")
-        process = psutil.Process(pid)
+        try:
+            process = psutil.Process(pid)
+        except psutil.NoSuchProcess:
+            raise ProcessLookupError(pid) from None
         yield
         process.wait()
 

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from spawnx import backends, evidence, standard
-from tests.support import START_METHODS, Impl, Program, linux_only
+from tests.support import HAS_PIDFD, START_METHODS, Impl, Program, linux_only
 
 
 def served_by() -> list[tuple[str, str, str]]:
     """Backend, launcher and start method: all ways in which ranks come into being here."""
+    if not HAS_PIDFD:
+        return [("python", "stdlib", method) for method in START_METHODS]
     ways = [(backend, "auto", method) for backend in backends.available() for method in START_METHODS]
     return [
         *ways,
