@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import json
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 BEGIN, END = "<!-- made by: nox -s systems -- --write -->", "<!-- end -->"
+# So many failures are counted in the document, and not listed.
+MANY = 20
 HEAD = (
     "python",
     "libc",
@@ -115,10 +118,20 @@ def markdown(rows: Sequence[Row]) -> str:
     table = [
         f"| {' | '.join(cells)} |" for cells in (HEAD, ["---"] * len(HEAD), *(row.cells() for row in rows))
     ]
-    failures = [f"- {row.cells()[0]}, {row.cells()[1]}: `{line}`" for row in rows for line in row.failed]
+    failures = [
+        f"- {row.cells()[0]}, {row.cells()[1]}: {line}" for row in rows for line in _brief(row.failed)
+    ]
     return "\n".join(
         [f"{'; '.join(sorted(machines))}.", "", *table, *(["", "Failed:", "", *failures] if failures else [])]
     )
+
+
+def _brief(failed: Sequence[str]) -> list[str]:
+    """Each failure; of many, how many there are in each file."""
+    if len(failed) <= MANY:
+        return [f"`{line}`" for line in failed]
+    counted = Counter(line.partition("::")[0] for line in failed)
+    return [", ".join(f"`{name}` {count}" for name, count in counted.most_common())]
 
 
 def write(document: Path, text: str) -> None:
