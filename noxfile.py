@@ -174,6 +174,19 @@ def bench(session: nox.Session) -> None:
         session.run("python", "-m", f"benchmarks.{file.stem}", *session.posargs)
 
 
+@nox.session
+def systems(session: nox.Session) -> None:
+    """The wheels in Debian trixie and sid, on each Python there; needs root: `-- --help`."""
+    if {"-h", "--help", "--list"} & set(session.posargs):
+        session.run("python", "-m", "tests.systems", *session.posargs)
+        return
+    session.install("build")
+    with tempfile.TemporaryDirectory() as folder:
+        for pure in "01":
+            session.run("python", "-m", "build", "--wheel", "--outdir", folder, env={"SPAWNX_PURE": pure})
+        session.run("python", "-m", "tests.systems", "--wheels", folder, *session.posargs)
+
+
 @contextlib.contextmanager
 def no_package(session: nox.Session) -> Iterator[None]:
     """Work in a copy of the checkout that has no `spawnx`, so that the one that is installed is tested.

@@ -54,8 +54,11 @@ class _Finder:
         """
         if path is not None or name not in sys.stdlib_module_names or get_ident() not in self.threads:
             return None
+        # Not by its file, if it has one as well: PyPy's file of faulthandler does nothing.
+        if is_builtin(name):
+            return None
         spec = PathFinder.find_spec(name, self.folders)
-        if spec is None and not (is_builtin(name) or is_frozen(name)):
+        if spec is None and not is_frozen(name):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return spec
 

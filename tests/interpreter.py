@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import tracemalloc
 import warnings
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
@@ -45,6 +44,8 @@ def flags() -> dict[str, Any]:
 
 def describe() -> dict[str, Any]:
     """All that `ranks.describe` tells, and what command line, environment and kernel have to do with it."""
+    import tracemalloc  # PyPy has none
+
     libc = ctypes.CDLL(None)
     libc.getenv.restype = ctypes.c_char_p
     known = libc.getenv(b"KNOWN_TO_LIBC")
@@ -245,7 +246,7 @@ def segfault(rank: int) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.string_at(0)
+    ctypes.string_at(1)  # of address 0 PyPy makes an empty string
 
 
 def put_whether_frozen(rank: int, queue: Any) -> None:

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import util
 from multiprocessing.connection import wait
 from typing import Any
@@ -489,15 +489,31 @@ def one_does_others_ignore_sigterm(
     one_does_others_stay(rank, which, gate, how, *args)
 
 
+@contextlib.contextmanager
+def until_it_ends(pid: int) -> Iterator[None]:
+    """Do something, then wait for the end of a process that is no child; it lives when this begins."""
+    if hasattr(os, "pidfd_open"):
+        pidfd = os.pidfd_open(pid)
+        yield
+        wait([pidfd])
+    else:  # PyPy
+        psutil: Any = importlib.import_module("psutil")
+        try:
+            process = psutil.Process(pid)
+        except psutil.NoSuchProcess:
+            raise ProcessLookupError(pid) from None
+        yield
+        process.wait()
+
+
 def first_raises_then_others_end(rank: int, gate: Gate, queue: Any) -> None:
     """As rank 0, send the pid and raise; as another one, end well once rank 0 is dead."""
     if rank == 0:
         queue.put(os.getpid())
         gate.opened.acquire()
         raise ValueError("first")
-    pidfd = os.pidfd_open(queue.get())
-    gate.arrive()
-    wait([pidfd])
+    with until_it_ends(queue.get()):
+        gate.arrive()
 
 
 def wait_at(rank: int, gate: Gate) -> None:
@@ -1049,8 +1065,8 @@ def end_one_after_the_other(rank: int, first: int, queue: Any, how: Any, then: A
     if rank == first:
         queue.put(os.getpid())
     else:
-        with contextlib.suppress(ProcessLookupError):  # a forkserver reaps its ranks at once
-            wait([os.pidfd_open(queue.get())])
+        with contextlib.suppress(ProcessLookupError), until_it_ends(queue.get()):
+            pass  # a forkserver reaps its ranks at once
         how = then
     function, *args = how
     function(*args)
@@ -1145,7 +1161,7 @@ def crash() -> None:
     """Read where no memory is."""
     import ctypes
 
-    ctypes.string_at(0)
+    ctypes.string_at(1)  # of address 0 PyPy makes an empty string
 
 
 def put_names_of_main(rank: int, queue: Any) -> None:

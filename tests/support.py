@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from spawnx import backends
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent
@@ -33,9 +35,12 @@ PICKLING = [method for method in START_METHODS if method != "fork"]
 # Of those, the one in which the reference's ranks share one import of torch (see `_long_lived_helpers`).
 QUICK_PICKLING = "forkserver" if "forkserver" in START_METHODS else "spawn"
 LONG_S = 60.0
+# Whether ranks are held by pidfds, and have a guardian. Elsewhere, as on PyPy, multiprocessing starts them.
+HAS_PIDFD = backends.named("python").has_pidfd()
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: /proc, prctl or pidfds")
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX: signals, fork or FIFOs")
+needs_pidfds = pytest.mark.skipif(not HAS_PIDFD, reason="needs pidfds in `os`, which PyPy lacks")
 needs_fork = pytest.mark.skipif("fork" not in START_METHODS, reason="needs the start method fork")
 
 

@@ -15,8 +15,7 @@ from spawnx.standard import standard_library
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import selectors
-    from collections.abc import Sequence
-    from typing import Any
+    from collections.abc import Callable, Sequence
 
     from spawnx.backends.contract import Backend, Program, Seen, Watch
 
@@ -36,7 +35,7 @@ class PythonBackend:
     def features(self) -> dict[str, str]:
         """See the contract."""
         return {
-            "parent death signal": "prctl by _ctypes" if sys.platform == "linux" else "no",
+            "parent death signal": "prctl by ctypes" if sys.platform == "linux" else "no",
             "pidfd": "yes" if self.has_pidfd() else "no",
             "watch": "multiprocessing.connection.wait"
             if sys.platform == "win32"
@@ -54,15 +53,11 @@ class PythonBackend:
         """See the contract.
 
         The standard library has no prctl(2), and every rank that arms itself pays for a way to it: 2 ms for ctypes,
-        0.5 ms for what is beneath it (read in CPython 3.10 to 3.15).
+        0.5 ms for what is beneath it (read in CPython 3.10 to 3.15). PyPy has something else beneath it.
         """
         global _prctl  # noqa: PLW0603
         if sys.platform == "linux" and _prctl is None:
-            with standard_library():
-                import _ctypes
-
-            this_program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
-            _prctl = partial(_ctypes.call_cdeclfunction, _ctypes.dlsym(this_program, "prctl"))
+            _prctl = _prctl_of_cpython() or _prctl_of_ctypes()
 
     def arm(self, signum: int, parent: int) -> bool:
         """See the contract."""
@@ -153,7 +148,27 @@ class PythonBackend:
 
 _has_pidfd: bool | None = None
 # Looked up once: in each of many forked ranks it would cost more than all else that they do before the call.
-_prctl: Any = None
+_prctl: Callable[[tuple[int, ...]], int] | None = None
+
+
+def _prctl_of_cpython() -> Callable[[tuple[int, ...]], int] | None:
+    """By what is beneath ctypes; None where that is not CPython's."""
+    with standard_library():
+        import _ctypes
+
+    if not hasattr(_ctypes, "call_cdeclfunction"):
+        return None
+    this_program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
+    return partial(_ctypes.call_cdeclfunction, _ctypes.dlsym(this_program, "prctl"))
+
+
+def _prctl_of_ctypes() -> Callable[[tuple[int, ...]], int]:
+    with standard_library():
+        import ctypes
+
+    prctl = ctypes.CDLL(None).prctl
+    prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    return lambda arguments: int(prctl(*arguments))
 
 
 def _probe_pidfd() -> bool:

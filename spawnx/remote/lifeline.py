@@ -12,6 +12,8 @@ import threading
 import time
 from multiprocessing.process import parent_process
 
+from spawnx.standard import standard_library
+
 _TERM_PART = 5
 
 
@@ -24,7 +26,11 @@ def _watch(grace: float, pid: int) -> None:
     parent = parent_process()
     if parent is None:
         return
-    parent.join()
+    # Not parent.join(), which imports the same: from the program's files, if they are called like it.
+    with standard_library():
+        from multiprocessing.connection import wait
+
+    wait([parent.sentinel])
     if grace > 0:
         _send(pid, signal.SIGINT)
         time.sleep(grace / _TERM_PART)

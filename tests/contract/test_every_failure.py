@@ -29,7 +29,7 @@ from spawnx.remote import board
 from tests import ranks
 from tests.campaigns import failures
 from tests.ranks import Gate
-from tests.support import LONG_S, Impl, Program, finish, linux_only, wait_ended
+from tests.support import HAS_PIDFD, LONG_S, Impl, Program, finish, linux_only, wait_ended
 
 pytestmark = linux_only
 
@@ -60,8 +60,8 @@ class Way:
 
 
 WAYS = [
-    *(Way(name, "fork", "fork") for name in backends.available()),
-    *(Way(name, "exec", "spawn") for name in backends.available()),
+    *(Way(name, "fork" if HAS_PIDFD else "stdlib", "fork") for name in backends.available()),
+    *(Way(name, "exec", "spawn") for name in backends.available() if HAS_PIDFD),
     Way("python", "stdlib", "spawn"),
     Way("python", "stdlib", "forkserver"),
     *([Way("native", "clone", "spawn")] if "native" in backends.available() else []),

@@ -15,7 +15,18 @@ import pytest
 
 from tests import ranks
 from tests.ranks import Gate
-from tests.support import LONG_S, QUICK, Impl, Program, finish, linux_only, posix_only, take, wait_ended
+from tests.support import (
+    LONG_S,
+    QUICK,
+    Impl,
+    Program,
+    finish,
+    linux_only,
+    needs_pidfds,
+    posix_only,
+    take,
+    wait_ended,
+)
 
 CONTEXT = multiprocessing.get_context(QUICK)
 PREFIX = {"fork": "ForkProcess-", "spawn": "SpawnProcess-", "forkserver": "ForkServerProcess-"}
@@ -422,6 +433,7 @@ def test_rank_gets_sigint_when_its_parent_ends(impl: Impl, start_method: str) ->
 
 
 @linux_only
+@needs_pidfds
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_ranks_end_when_their_supervisor_is_killed(program: Program, start_method: str) -> None:
     """After SIGKILL to the supervisor no rank is left, as long as SIGINT ends it: the check after each test sees that.

@@ -35,10 +35,11 @@ LEAKS = {
         kept.append(subprocess.Popen(["sleep", "98765"]))
     """,
     "zombie": """
-        pid = os.fork()
-        if not pid:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        if not os.fork():
             os._exit(0)
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        signal.sigwait([signal.SIGCHLD])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
     """,
     "orphan": """
         subprocess.run(["sh", "-c", "sleep 98765 & exit"], check=True)

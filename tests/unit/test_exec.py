@@ -22,10 +22,10 @@ from spawnx.backends.contract import Backend
 from spawnx.launchers import exec as exec_
 from spawnx.launchers import thread
 from tests import ranks
-from tests.support import LONG_S, ROOT, finish, linux_only
+from tests.support import LONG_S, ROOT, finish, linux_only, needs_pidfds
 from tests.unit.test_fork import failing_after
 
-pytestmark = linux_only
+pytestmark = [linux_only, needs_pidfds]
 
 
 @pytest.fixture(params=backends.available())

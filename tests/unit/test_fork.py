@@ -18,9 +18,9 @@ import spawnx
 from spawnx import backends
 from spawnx.backends.python import PythonBackend
 from tests import ranks
-from tests.support import ROOT, linux_only
+from tests.support import ROOT, linux_only, needs_pidfds
 
-pytestmark = linux_only
+pytestmark = [linux_only, needs_pidfds]
 
 
 def failing_after(count: int, call: Callable[..., Any], error: BaseException) -> Callable[..., Any]:

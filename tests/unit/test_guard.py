@@ -29,9 +29,9 @@ from spawnx.remote import gate, wire
 from spawnx.remote.rank import LIFELINE, OFF
 from tests import ranks
 from tests.campaigns import orphans
-from tests.support import LONG_S, ROOT, finish, linux_only
+from tests.support import LONG_S, ROOT, finish, linux_only, needs_pidfds
 
-pytestmark = linux_only
+pytestmark = [linux_only, needs_pidfds]
 
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
 _IGNORE = "import signal, time; signal.signal(2, signal.SIG_IGN); signal.signal(15, signal.SIG_IGN)"

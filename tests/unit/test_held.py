@@ -18,9 +18,9 @@ from spawnx.backends.contract import Backend
 from spawnx.fd_room import FdRoom
 from spawnx.launchers import held
 from tests import ranks
-from tests.support import finish, linux_only, wait_ended
+from tests.support import finish, linux_only, needs_pidfds, wait_ended
 
-pytestmark = linux_only
+pytestmark = [linux_only, needs_pidfds]
 
 
 @pytest.fixture(params=backends.available())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from spawnx import backends
-from tests.support import ROOT, Impl, Program, linux_only
+from tests.support import HAS_PIDFD, ROOT, Impl, Program, linux_only
 
 pytestmark = linux_only
 
@@ -69,8 +69,8 @@ WAYS = [
     ("native", "stdlib", "spawn", "stdlib"),
     ("native", "auto", "forkserver", "forkserver"),
     ("native", "auto", "fork", "fork"),
-    ("python", "auto", "spawn", "exec"),
-    ("python", "auto", "fork", "fork"),
+    ("python", "auto", "spawn", "exec" if HAS_PIDFD else "stdlib"),
+    ("python", "auto", "fork", "fork" if HAS_PIDFD else "stdlib"),
     ("python", "auto", "forkserver", "stdlib"),
 ]
 

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from spawnx import backends, evidence, standard
-from tests.support import START_METHODS, Impl, Program, linux_only
+from tests.support import HAS_PIDFD, START_METHODS, Impl, Program, linux_only
 
 
 def served_by() -> list[tuple[str, str, str]]:
     """Backend, launcher and start method: all ways in which ranks come into being here."""
+    if not HAS_PIDFD:
+        return [("python", "stdlib", method) for method in START_METHODS]
     ways = [(backend, "auto", method) for backend in backends.available() for method in START_METHODS]
     return [
         *ways,
@@ -282,3 +284,20 @@ def test_finders_are_afterwards_as_they_were(monkeypatch: pytest.MonkeyPatch) ->
     assert same
     assert [standard._finder, *before] == inside
     assert [*before, new] == changed
+
+
+def test_module_that_is_built_in_is_not_taken_from_a_file(tmp_path: Path, program: Program) -> None:
+    """PyPy has a file of faulthandler that does nothing, beside the module that works."""
+    (tmp_path / "errno.py").write_text("raise ImportError('this file stands for nothing')", encoding="utf-8")
+    source = f"""
+        import sys
+        from spawnx.standard import _finder, standard_library
+
+        sys.modules.pop("errno")
+        _finder.folders.insert(0, {str(tmp_path)!r})
+        with standard_library():
+            import errno
+        print("errno" in sys.builtin_module_names, errno.ENOENT)
+    """
+
+    assert ["True 2"] == program.output(source)

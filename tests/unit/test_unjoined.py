@@ -20,7 +20,7 @@ import spawnx
 from spawnx import backends
 from spawnx import guard as guards
 from tests import ranks
-from tests.support import finish, linux_only
+from tests.support import HAS_PIDFD, finish, linux_only, needs_pidfds
 
 pytestmark = linux_only
 
@@ -59,6 +59,7 @@ def settled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return belongings()
 
 
+@needs_pidfds
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_dropped_contexts_are_given_back_at_the_next_start(settled: Any, start_method: str) -> None:
     """Their ranks have ended meanwhile, and nobody has asked for them."""
@@ -71,6 +72,7 @@ def test_dropped_contexts_are_given_back_at_the_next_start(settled: Any, start_m
     assert settled[2] | {"python", "python3"} >= children
 
 
+@needs_pidfds
 def test_context_is_given_back_when_it_is_collected(settled: Any) -> None:
     """Its ranks have ended before."""
     context = spawnx.start_processes(ranks.nothing, (), 2, join=False, start_method="fork")
@@ -103,6 +105,7 @@ def test_dropped_context_is_given_back_when_its_last_process_is_joined(
     assert (settled[2], []) == (children, folders)
 
 
+@needs_pidfds
 def test_context_that_is_kept_can_be_joined_after_its_ranks_were_reaped(settled: Any) -> None:
     """Failures are known to it, and its reports are there."""
     del settled
@@ -118,6 +121,7 @@ def test_context_that_is_kept_can_be_joined_after_its_ranks_were_reaped(settled:
         finish(context)
 
 
+@needs_pidfds
 def test_interrupted_calls_leave_nothing(settled: Any) -> None:
     """A timeout by a signal, as a notebook's Ctrl-C: ranks live on until they have ended, and are given back then."""
 
@@ -154,6 +158,8 @@ def test_interrupt_while_a_context_is_closed_leaves_nothing(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is cut short is done by the next call, or when the context is collected."""
+    if where == "dismiss" and not HAS_PIDFD:
+        pytest.skip("there is no guardian without pidfds")
     context = spawnx.start_processes(ranks.nothing, (), 2, join=False, start_method="fork")
     assert context is not None
     owner = guards.Guardian if where == "dismiss" else guards.Folder
