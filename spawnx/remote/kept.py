@@ -112,7 +112,7 @@ class _Templates:
             with mp_private.preserving_resource_tracker():
                 pid = os.fork()
             if pid == 0:
-                # Before it does anything: nobody knows of one whose parent has died. And it needs its parent to its end:
+                # Before it does anything: nobody knows of one whose parent has died. And it needs that one to its end:
                 # the ranks of an orphan would not be adopted by the supervisor, which is no ancestor then.
                 arm_or_leave(native.NativeBackend(), SIGKILL, kept)
                 socket.close()
