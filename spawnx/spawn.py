@@ -121,8 +121,8 @@ def start_processes(
             what `spawnx.preload` and `multiprocessing.set_forkserver_preload` were told. "__main__" is the main
             module, once as `__mp_main__`. A module that raises, starts threads or opens files when it is
             imported is not preloaded, with a warning. What you name, you answer for: ranks share the state that it has
-            after its import, random state above all, but for what it renews by `os.register_at_fork`; and the fork
-            handlers that a library has given to libc (`pthread_atfork`) are not called in ranks.
+            after its import, random state above all, but for what it renews by `os.register_at_fork` or
+            `pthread_atfork`.
         timeout: see `spawn`. It counts from this call; with `join=False` the context's `join` sees to it.
 
     Returns:

@@ -14,6 +14,7 @@ import signal
 from functools import partial
 
 from spawnx import affinity
+from spawnx.backends.contract import FORBIDDEN
 from spawnx.backends.python import wait_readable
 from spawnx.helper import connection, told
 from spawnx.launchers import adoption, held
@@ -130,7 +131,12 @@ class Template:
             opened.callback(os.close, self._table_file)
             self._table = table.Table(self._table_file, len(ranks))
             opened.callback(self._table.close)
-            self._channel, self._theirs = connection()
+            try:
+                self._channel, self._theirs = connection()
+            except OSError as error:
+                if error.errno not in FORBIDDEN:
+                    raise
+                raise CantServe(f"a template can't be reached: {error}", for_good=True) from error
             opened.callback(self._channel.close)
             opened.callback(self._theirs.close)
             self._gate = _Gate(order.guard)
@@ -215,13 +221,11 @@ class Template:
 
     def _wait_made(self, helper: Helper) -> bool:
         """Wait until all ranks have been made, and wait at the gate; whether it says so, and does not end."""
-        with standard_library():
-            import socket
+        from posix import read as read_now  # eventlet's os.read waits; recvfrom(2) may be forbidden
 
-        wait_readable([self._channel.fileno(), helper.pidfd], None)
-        with contextlib.suppress(OSError):
-            return self._channel.recv(1, socket.MSG_DONTWAIT) == wire.AT_GATE
-        return False
+        channel = self._channel.fileno()
+        wait_readable([channel, helper.pidfd], None)
+        return wait_readable([channel], 0) and read_now(channel, 1) == wire.AT_GATE
 
     def _adopt(self, helper: Helper) -> None:
         """Let it end, and its ranks be children of this process."""
@@ -237,13 +241,25 @@ class Template:
             self.guard.hold_unadopted(pidfds)
         try:
             with adoption.adopting(pids):
-                self._channel.send(wire.ADOPT)
+                self._send(wire.ADOPT)
                 helper.wait()
         except BrokenPipeError:  # it was cancelled, or has died
             pass
         except OSError as error:
             self._forbidden = error
             self._channel.shutdown(_BOTH_WAYS)
+
+    def _send(self, word: bytes) -> None:
+        with standard_library():
+            import socket
+
+        try:
+            # The program may have given SIGPIPE its default back, which would end it.
+            self._channel.send(word, socket.MSG_NOSIGNAL)
+        except OSError as error:
+            if error.errno not in FORBIDDEN:
+                raise
+            os.write(self._channel.fileno(), word)
 
     def _take(self, code: int, *, cancelled: bool) -> None:
         """Take what the template has made; it has ended, with an exit code."""

@@ -80,8 +80,7 @@ class Vetted:
         self.noisy = noisy
 
 
-# Tried in clones: threads, autograd, OpenMP, DDP over gloo. Their fork handlers, which a raw clone doesn't run, are
-# those of OpenBLAS and autograd, which have nothing to do in a process with one thread.
+# Tried in clones: threads, autograd, OpenMP, DDP over gloo.
 VETTED = {
     "numpy": Vetted(_renew_numpy),
     "torch": Vetted(
