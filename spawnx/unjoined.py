@@ -36,6 +36,8 @@ class Unjoined:
         self._pid = os.getpid()
         self._looks = False
         self._context = weakref.ref(context, lambda _: self._drop())
+        # A handler may raise before `_drop` has done anything. This callback is in C: no handler runs in it.
+        self._told_gone = weakref.KeyedRef(context, _gone.append, id(self))
         self._lock = lock
         self._watcher = watcher
         self._guard = guard
@@ -56,14 +58,16 @@ class Unjoined:
             return
         try:
             self._looks = True  # what it finds ended calls this again
+            # What is cut short is done by the next start: ends that were noted are no news any more.
+            _again[id(self)] = self
             self._watcher.wait(0)
-            if self._watcher.any_alive:
-                return
-            self._guard.dismiss()
-            if self._context() is None:
-                self.forget()
-                self._watcher.close()
-                self._guard.close()
+            if not self._watcher.any_alive:
+                self._guard.dismiss()
+                if self._context() is None:
+                    self.forget()
+                    self._watcher.close()
+                    self._guard.close()
+            _again.pop(id(self), None)
         finally:
             self._looks = False
             self._lock.release()
@@ -84,8 +88,14 @@ class Unjoined:
 
 def reap() -> None:
     """Reap what has ended of the contexts that nobody joins, at a cost that grows with what has ended."""
-    for one in _with_news():
+    for one in (*_with_news(), *_again.values()):
         one.look()
+    for reference in list(_gone):
+        collected = _all.get(reference.key)
+        if collected is not None:
+            collected.look()
+        with contextlib.suppress(ValueError):  # another thread has seen to it
+            _gone.remove(reference)
 
 
 def _with_news() -> Iterable[Unjoined]:
@@ -117,13 +127,16 @@ def _close() -> None:
 
 def _forget_all() -> None:
     """In a forked child: the contexts are the parent's."""
-    _all.clear()
-    _by_fd.clear()
+    for some in (_all, _by_fd, _again, _gone):
+        some.clear()
     _close()
 
 
 _all: dict[int, Unjoined] = {}
 _by_fd: dict[int, Unjoined] = {}
+# Those whose look was cut short by an exception out of a signal handler, and the contexts that were collected.
+_again: dict[int, Unjoined] = {}
+_gone: list[weakref.KeyedRef[int, object]] = []
 _of_all: select.epoll | None = None
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)

@@ -268,7 +268,7 @@ class NativeWatch:
 
     def close(self) -> None:
         """See the contract."""
-        if self._watch.fd >= 0:
+        if hasattr(self, "_watch") and self._watch.fd >= 0:  # a handler may have raised before it was opened
             os.close(self._watch.fd)
             self._watch.fd = -1
 

@@ -197,10 +197,11 @@ def describe(error: Any, context: Any) -> dict[str, Any]:
         told["alive"] = sorted(error.tracebacks)
     else:
         told["index"] = error.error_index
+        told["began"] = context._guard.began  # from which `seconds` count
         told["failures"] = [
             {
                 name: getattr(one, name)
-                for name in ("rank", "stage", "exit_code", "signal_name", "type_name", "signalled")
+                for name in ("rank", "stage", "exit_code", "signal_name", "type_name", "signalled", "seconds")
             }
             | {"stack": one.traceback.startswith("Fatal Python error"), "remark": one.remark}
             for one in error.failures

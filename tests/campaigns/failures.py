@@ -50,10 +50,13 @@ RAISES = {
     "disk full": "ValueError",
 }
 HOWS = (*RAISES, "killed", "exit 3", "_exit 7", *SIGNALS)
+# The causes whose processes run on for a while after they have noted it: their interpreters end.
+TAKES_A_WHILE = ("exit 3", "_exit 7", "SIGINT")
 OTHERS = ("stays", "deaf", "stopped", "ends", "del", "forks")
 KILL_AFTER_S = 1.5
 # Two failures that are no further apart may be told in either order: what a rank notes is a moment before it happens,
-# and that it died is seen a moment after.
+# and that it died is seen a moment after. It is the uncertainty of a death that `spawnx.watcher` and `spawnx.verdict`
+# allow for.
 CLOSE_S = 0.35
 # What may be added to the waits that a run is given, on a machine that has other things to do.
 SLACK_S = 10.0
@@ -168,12 +171,39 @@ def faults(what: dict[str, Any], told: dict[str, Any]) -> list[str]:
     return found + _faults_of_cause(what, told)
 
 
+def may_be_told(told: dict[str, Any]) -> set[int]:
+    """The ranks that may be told as the cause: no other one has certainly failed before them.
+
+    A rank that raises, or sends itself a signal that kills, fails when it notes that. One that exits fails when its
+    process ends: an interpreter takes 20 ms for that, and 600 ms where 20 others want its processor. Only the
+    supervisor knows when that was. So such a rank has failed at its note where it is told itself, and when its end was
+    seen where another one is told.
+    """
+    causes = {note["rank"]: note for note in told["notes"] if note["how"] != "consequence"}
+    failed_by = {rank: note["time"] for rank, note in causes.items()}
+    failed_by |= {rank: end for rank, end in _ends_seen(told).items() if causes[rank]["how"] in TAKES_A_WHILE}
+    first = min(failed_by.values())
+    return {rank for rank, note in causes.items() if note["time"] - first <= CLOSE_S}
+
+
+def _ends_seen(told: dict[str, Any]) -> dict[int, float]:
+    """When the ends of the causes that raised nothing were seen."""
+    noted = {note["rank"] for note in told["notes"] if note["how"] != "consequence"}
+    return {
+        one["rank"]: told["began"] + one["seconds"]
+        for one in told["failures"]
+        if one["type_name"] is None and one["rank"] in noted
+    }
+
+
 def _faults_of_cause(what: dict[str, Any], told: dict[str, Any]) -> list[str]:
     causes = {note["rank"]: note for note in told["notes"] if note["how"] != "consequence"}
-    first = min(note["time"] for note in causes.values())
-    expected = {rank for rank, note in causes.items() if note["time"] - first <= CLOSE_S}
+    expected = may_be_told(told)
     if told["index"] not in expected:
         return [f"told rank {told['index']}, expected one of {sorted(expected)}"]
+    late = [rank for rank, end in _ends_seen(told).items() if end - causes[rank]["time"] > SLACK_S]
+    if late:
+        return [f"the ends of {late} were seen late"]
     cause = told["failures"][0]
     how = causes[told["index"]]["how"]
     found = [f"{how}: {wrong}" for wrong in _faults_of_how(how, cause, told)]

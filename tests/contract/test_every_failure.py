@@ -808,6 +808,25 @@ def test_signal_that_the_user_handles_is_left_to_him(monkeypatch: pytest.MonkeyP
 # All of it
 
 
+@pytest.mark.parametrize(
+    ("how", "seen_after", "expected"), [("exit 3", 0.1, {0}), ("exit 3", 0.4, {0, 1}), ("raise", 0.4, {0})]
+)
+def test_campaign_expects_an_exit_by_when_it_was_seen(
+    how: str, seen_after: float, expected: set[int]
+) -> None:
+    """A rank notes it 0.6 s before another one is killed; on a busy machine it ends a moment before that."""
+    told = {
+        "began": 10.0,
+        "notes": [{"rank": 0, "how": how, "time": 20.0}, {"rank": 1, "how": "killed", "time": 20.6}],
+        "failures": [
+            {"rank": 0, "seconds": 10.0 + seen_after, "type_name": None if how == "exit 3" else "ValueError"},
+            {"rank": 1, "seconds": 10.65, "type_name": None},
+        ],
+    }
+
+    assert expected == failures.may_be_told(told)
+
+
 def test_campaign_of_random_failures_tells_every_cause_and_leaves_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

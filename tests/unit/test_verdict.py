@@ -197,6 +197,21 @@ def test_genuine_failures_are_in_the_order_in_which_they_can_have_happened(some:
             assert not two.seen < one.raised
 
 
+@given(facts())
+def test_silent_exit_comes_before_a_signal_only_where_the_signal_came_later(some: list[Fact]) -> None:
+    """The rank that the signal has ended was known to live after the exit was seen, by the time that a death takes.
+
+    It can't be told more exactly: exits and raises are ordered by when they were seen and raised, signals and raises
+    by whether the rank may have died first. With these two, an order of three decides that of signals and exits.
+    """
+    genuine = [fact for fact in verdict.in_order(some) if verdict.is_genuine(fact)]
+    for one, two in itertools.combinations(genuine, 2):
+        if not one.text and not one.signum and two.signum:
+            assert one.seen <= two.alive
+        if one.signum and not two.text and not two.signum:
+            assert one.alive <= two.seen + 0.06
+
+
 @given(facts(), st.lists(TIME, min_size=8, max_size=8))
 def test_patience_ends_with_a_genuine_failure_or_a_second_after_the_first(
     some: list[Fact], times: list[float]
