@@ -191,9 +191,9 @@ def preload(names: Iterable[str], import_main: Callable[[], None], known: Contai
         if not _is_standard(name) and (device := opened.device_after(name)):
             raise GivenUp(f"the import of {name} opened {device}")
     _resolve_lazy()
-    if not all(map(_is_standard, imported)):
+    if others := [name for name in imported if not _is_standard(name)]:
         _end_threads()
-        _check_quiet()
+        _check_quiet(", ".join(others))
         if left := opened.left():
             raise GivenUp(", ".join(left))
         _spare_finalizers()
@@ -224,17 +224,18 @@ def raised_in(name: str) -> str:
     return f"the import of {name} raised"
 
 
-def _check_quiet() -> None:
+def _check_quiet(names: str) -> None:
     """See that there is nothing that a clone would not have: threads, a child."""
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
-        raise GivenUp(f"{threads - 1} threads run after the imports")
+        more = f"{threads - 1} threads run" if threads > 2 else "a thread runs"  # noqa: PLR2004 - with the main one
+        raise GivenUp(f"{more} after the import of {names}")
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         pass
     else:
-        raise GivenUp("the imports started a process")
+        raise GivenUp(f"the import of {names} started a process")
 
 
 def _spare_finalizers() -> None:
