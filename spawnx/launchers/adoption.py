@@ -63,12 +63,13 @@ def _find_strays(before: set[int], ranks: list[int]) -> None:
     if not before:  # the kernel doesn't tell
         return
     for pid in _children() - before - set(ranks):
-        with contextlib.suppress(OSError):  # one of them is gone
-            youngest, pidfd = _started(ranks[-1]), os.pidfd_open(pid)
-            if _started(pid) < youngest:
-                _strays.append(pidfd)
-            else:
-                os.close(pidfd)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:  # one of them is gone
+            youngest = os.pidfd_open(ranks[-1])
+            opened.callback(os.close, youngest)
+            pidfd = os.pidfd_open(pid)
+            opened.callback(os.close, pidfd)
+            if _is_older(pid, pidfd, ranks[-1], youngest):
+                _strays.append(os.dup(pidfd))
 
 
 def _reap_strays() -> None:
@@ -95,6 +96,13 @@ def _threads() -> list[int]:
         return [int(name) for name in os.listdir("/proc/self/task")]
     except OSError:
         return []
+
+
+def _is_older(pid: int, pidfd: int, than: int, its_pidfd: int) -> bool:
+    """Whether a process was made before another one."""
+    made, others = os.fstat(pidfd).st_ino, os.fstat(its_pidfd).st_ino
+    # Since Linux 6.9 a number that no other process has had, and the later the higher; before, all have the same.
+    return made < others if made != others else _started(pid) < _started(than)
 
 
 def _started(pid: int) -> int:
