@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 
-from spawnx import backends, launchers, settings, unjoined
+from spawnx import backends, launchers, settings, uninterrupted, unjoined
 from spawnx.context import ProcessContext, SpawnContext
 from spawnx.errors import (
     ProcessException,
@@ -242,12 +242,19 @@ def _checked_timeout(timeout: float | None) -> float | None:
 
 
 def _tell_launcher(launcher: launchers.Launcher, method: str) -> None:
-    """Say at DEBUG which launcher has served; nobody listens where logging was never imported."""
+    """Say at DEBUG which launcher has served; nobody listens where logging was never imported.
+
+    Where a handler that raises can't come between: ranks run by now, and logging's lock, which each fork takes, would
+    be held for ever by who was interrupted right after taking it.
+    """
     logging = sys.modules.get("logging")
-    if logging is not None:
-        logging.getLogger("spawnx").debug(
-            "start_method=%s was served by launcher %s: %s", method, launcher.name, launcher.reason
-        )
+    if logging is None or logging.root.manager.disable >= logging.DEBUG:
+        return
+    logger = logging.root.manager.loggerDict.get("spawnx", logging.root)
+    if logger.getEffectiveLevel() <= logging.DEBUG:  # these two take no lock
+        text = "start_method=%s was served by launcher %s: %s"
+        told = method, launcher.name, launcher.reason
+        uninterrupted.do(lambda: logging.getLogger("spawnx").debug(text, *told))
 
 
 def _wrap(fn: Callable[..., object], i: int, args: Iterable[Any], error_file: str) -> None:

@@ -127,22 +127,14 @@ def launching_threads() -> list[threading.Thread]:
     return [one for one in threading.enumerate() if one.name == "spawnx-launch"]
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-@pytest.mark.parametrize("launcher", ["auto", "exec"])
-def test_launching_thread_lives_as_long_as_its_ranks(
-    launcher: str, method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_launching_thread_lives_as_long_as_its_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel ties their death signals to it. It ends with the last of them, though nobody joins."""
-    monkeypatch.setenv("SPAWNX_LAUNCHER", launcher)
-    if launcher == "exec" and method == "forkserver":
-        pytest.skip("served by multiprocessing")
-    spawnx.start_processes(ranks.nothing, (), 1, start_method=method)  # the kept template has one, too
-    before = launching_threads()
+    monkeypatch.setenv("SPAWNX_LAUNCHER", "exec")
     gate = ranks.Gate(spawnx.get_context("spawn"))
-    context = spawnx.start_processes(ranks.wait_at, (gate,), 2, join=False, start_method=method)
+    context = spawnx.spawn(ranks.wait_at, (gate,), 2, join=False)
     assert context is not None
     gate.wait_for(2)
-    (thread_of_call,) = set(launching_threads()) - set(before)
+    (thread_of_call,) = launching_threads()
     context.processes[1].kill()
     thread_of_call.join(0.1)
     lived = thread_of_call.is_alive()
@@ -156,40 +148,10 @@ def test_launching_thread_lives_as_long_as_its_ranks(
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_joined_call_leaves_no_thread(method: str) -> None:
-    """Whoever counts threads after it finds none of ours; but that of a template that is kept."""
-    spawnx.start_processes(ranks.nothing, (), 1, start_method=method)
-    before = len(launching_threads())
+    """Whoever counts threads after it finds none of ours."""
     for _ in range(5):
         spawnx.start_processes(ranks.nothing, (), 2, start_method=method)
-        assert before == len(launching_threads())
-
-    assert (method == "forkserver" and "native" in backends.available()) == before
-
-
-def test_thread_of_a_kept_template_ends_with_it_and_the_last_rank() -> None:
-    """Ranks of later calls are its children, as the kernel has it."""
-    if "native" not in backends.available():
-        pytest.skip("this installation has no C core, which clones")
-    from spawnx.launchers import forkserver
-
-    forkserver.stop()
-    wait_no_launching_threads()
-    spawnx.start_processes(ranks.nothing, (), 1, start_method="forkserver")
-    (first,) = launching_threads()
-    gate = ranks.Gate(spawnx.get_context("spawn"))
-    context = spawnx.start_processes(ranks.wait_at, (gate,), 2, join=False, start_method="forkserver")
-    assert context is not None
-    gate.wait_for(2)
-    forkserver.stop()
-    first.join(0.1)
-    lived = first.is_alive() and all(process.is_alive() for process in context.processes)
-    for process in context.processes:
-        process.kill()
-    first.join(LONG_S)
-
-    assert [True, False] == [lived, first.is_alive()]
-    with pytest.raises(spawnx.ProcessExitedException):
-        finish(context)
+        assert [] == launching_threads()
 
 
 def wait_no_launching_threads() -> None:
