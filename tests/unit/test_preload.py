@@ -319,7 +319,9 @@ def test_module_of_a_users_renews_what_it_likes_by_register_at_fork(
     assert (8 if renews else 1) == len({value for _, value in found})
 
 
-def test_fork_handlers_are_called_for_each_clone(module: Callable[[str], str]) -> None:
+def test_fork_handlers_are_called_for_each_clone(
+    module: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
     """Those of `pthread_atfork` as Python's own: at the throw-away fork of the template, and at each rank's."""
     name = module(
         """
@@ -343,6 +345,8 @@ def test_fork_handlers_are_called_for_each_clone(module: Callable[[str], str]) -
 
     in_rank = ["before", "libc's before", "libc's child", "child"]
     found = [words for _, words in told(interpreter.put_value, 2, name, preload=[name])]
+    if "libffi" in caplog.text:
+        pytest.skip("this libffi keeps a file open for functions of Python's that C calls")
 
     # The second rank is forked after the template's handlers have been called for the first one.
     assert [[*throw_away, *in_rank], [*throw_away, *throw_away, *in_rank]] == sorted(found, key=len)
