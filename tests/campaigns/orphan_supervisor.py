@@ -137,8 +137,10 @@ class Run:
             argv = plain_command(module, function, file, at, size)
             if module in ("spawnx.remote.template", "spawnx.remote.kept"):
                 place = argv.index("-c") + 1
+                # What is imported before ours is start-up code there, for which by "auto" no rank would be cloned.
+                insist = "import os; os.environ['SPAWNX_LAUNCHER'] = 'clone'; "
                 stop = f"from tests.campaigns.orphan_template import stop_after; stop_after({clones}, {fifo!r}); "
-                argv[place] = stop + argv[place]
+                argv[place] = insist + stop + argv[place]
             return argv
 
         def wait(which: template.Template, helper: Any) -> bool:
