@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-from spawnx import mp_private
+from spawnx import mp_private, uninterrupted
 from spawnx.backends.contract import Program
 from spawnx.helper import Helper
 from spawnx.launchers import modules
@@ -78,7 +78,7 @@ class CloneLauncher:
         wanted = modules.of(order)
         if wanted and wanted not in _given_up:
             try:
-                self._use(Template(order, ranks, payloads, wanted), wanted)
+                self._use(_made(order, ranks, payloads, wanted), wanted)
             except PreloadGivenUp as error:
                 _check_may_fail(order, str(error))
                 # Not tried again: it would take its time in each call.
@@ -86,7 +86,7 @@ class CloneLauncher:
                 _tell("warning", "ranks import for themselves what was to be imported once: %s", str(error))
             else:
                 return
-        self._use(Template(order, ranks, payloads, ()), ())
+        self._use(_made(order, ranks, payloads, ()), ())
 
     def _use(self, template: Template, modules: tuple[str, ...]) -> None:
         try:
@@ -111,6 +111,15 @@ def _check_may_fail(order: Order, why: str) -> None:
             if why.startswith(f"{preload.raised_in(name)} "):
                 text = f"set_forkserver_preload(..., on_error='fail') was told to preload {name}; {why}"
                 raise ImportError(text, name=name)
+
+
+def _made(
+    order: Order, ranks: Sequence[RankProcess], payloads: Payloads, modules: tuple[str, ...]
+) -> Template:
+    """A template, of which nothing is lost where an interrupt comes in between."""
+    made: list[Template] = []
+    uninterrupted.do(lambda: made.append(Template(order, ranks, payloads, modules)))
+    return made[0]
 
 
 def launch(errand: Errand, backend: Backend) -> Helper:

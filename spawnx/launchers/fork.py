@@ -10,7 +10,7 @@ import os
 import signal
 from itertools import islice
 
-from spawnx import mp_private
+from spawnx import mp_private, uninterrupted
 from spawnx.launchers import held
 from spawnx.remote import rank as remote
 from spawnx.standard import standard_library
@@ -44,7 +44,8 @@ class ForkLauncher:
             _fork_all(order, ranks, pids, mask)
         finally:
             try:
-                held.Holder(order.backend).adopt_all(ranks, pids)
+                # Although signals are blocked here: another thread may take one, and its handler would run in this one.
+                uninterrupted.do(lambda: held.Holder(order.backend).adopt_all(ranks, pids))
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 

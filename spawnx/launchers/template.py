@@ -156,8 +156,13 @@ class Template:
             RuntimeError: the template died while it made them; none is left.
         """
         with self._opened:
-            errand = self._errand()
-            launch_in_thread(lambda job: self._work(job, launch, errand), self.guard)
+            # The errand is prepared there as well: no handler comes between the making of its memory and its note.
+            launch_in_thread(lambda job: self._work(job, launch, self._errand()), self.guard)
+
+    def __del__(self) -> None:
+        """Give back what was opened, where an interrupt came before `serve`."""
+        if (opened := getattr(self, "_opened", None)) is not None:
+            opened.close()
 
     def _errand(self) -> Errand:
         message = self._messages.of(self._ranks[0])
