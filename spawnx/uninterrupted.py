@@ -31,6 +31,7 @@ def do(work: Callable[[], None]) -> None:
             work()
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             raised.append(error)
+        _forget_stand_in()
         done.append(True)
         lock.release()
 
@@ -51,6 +52,17 @@ def do(work: Callable[[], None]) -> None:
             raise raised[0]
         finally:
             raised.clear()  # no circle through this frame
+
+
+def _forget_stand_in() -> None:
+    """Let `threading` know this thread no longer, which it doesn't see end.
+
+    Whoever asks for the current thread, as `Thread.join` does in what the garbage collector calls here, has it make an
+    object that stands in for it, and counts as a living thread for ever (CPython, before 3.13).
+    """
+    active, here = getattr(threading, "_active", {}), threading.get_ident()
+    if isinstance(active.get(here), getattr(threading, "_DummyThread", ())):
+        active.pop(here, None)
 
 
 def _take(

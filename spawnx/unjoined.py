@@ -35,13 +35,14 @@ class Unjoined:
     def __init__(self, context: object, lock: RLock, watcher: Watcher, guard: Guard) -> None:
         self._pid = os.getpid()
         self._looks = False
-        self._context = weakref.ref(context, lambda _: self._drop())
-        # A handler may raise before `_drop` has done anything. This callback is in C: no handler runs in it.
-        self._told_gone = weakref.KeyedRef(context, _gone.append, id(self))
         self._lock = lock
         self._watcher = watcher
         self._guard = guard
         self._fd = watcher.fileno()
+        # Last of these: a handler may raise here, and the context is gone then.
+        self._context = weakref.ref(context, lambda _: self._drop())
+        # A handler may raise before `_drop` has done anything. This callback is in C: no handler runs in it.
+        self._told_gone = weakref.KeyedRef(context, _gone.append, id(self))
         _all[id(self)] = self
         if self._fd >= 0 and (epoll := _epoll()) is not None:
             epoll.register(self._fd, select.EPOLLIN)

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 import spawnx
-from spawnx import backends
+from spawnx import backends, uninterrupted
 from spawnx import guard as guards
 from tests import ranks
 from tests.campaigns import contexts
@@ -196,3 +196,11 @@ def test_campaign_of_many_contexts_leaves_nothing(capsys: pytest.CaptureFixture[
     good = contexts.campaign(contexts.rows_of(8, seed, endings=["joined", "dropped"]), 2)
 
     assert good, f"seed {seed}:\n{capsys.readouterr().out}"
+
+
+def test_thread_that_no_handler_interrupts_is_not_counted_for_ever() -> None:
+    """Who asks there for the current thread, has `threading` make a stand-in for it."""
+    before = threading.active_count()
+    uninterrupted.do(lambda: threading.current_thread() and None)
+
+    assert before == threading.active_count()
