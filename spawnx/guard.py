@@ -49,6 +49,7 @@ class Guard:
         kind: who guards: `GUARDIAN`, a process of its own; `LIFELINE`, a thread in each rank, where there are no
             pidfds; `OFF`, only the kernel.
         grace: how long ranks may outlive the supervisor, in seconds; 0 if `OFF`.
+        holds_all: whether the guardian holds all ranks, where it was asked to before they were adopted; else None.
         on_end: called when a Process has seen its rank ended, and the context is gone: nobody else will.
         join_thread: waits, for some seconds, for the end of the thread that has created the ranks, and ends with them.
 
@@ -56,7 +57,7 @@ class Guard:
         ValueError: `SPAWNX_ORPHAN_GRACE` has no meaning.
     """
 
-    _holds_all: bool | None = None
+    holds_all: bool | None = None
     join_thread: Callable[[float], None] | None = None
     on_end: Callable[[], None] | None = None
 
@@ -121,30 +122,30 @@ class Guard:
 
     def hold_helper(self, pidfd: int) -> None:
         """Have the guardian hold a process that makes ranks, until it has ended by itself."""
-        if self._behind.guardian is not None:
-            try:
-                # Unarmed: an exec in the thread that launched it sends no signal, and it takes none but SIGKILL.
-                self._behind.guardian.hold(wire.HOLD_UNARMED, [pidfd])
-            except OSError as error:
-                _warn(error)
-                self._behind.dismiss()
+        # Unarmed: an exec in the thread that launched it sends no signal, and it takes none but SIGKILL.
+        self._hand_over(wire.HOLD_UNARMED, [pidfd])
 
-    def hold_unadopted(self, pidfds: Sequence[int]) -> None:
-        """Have the guardian hold all ranks, before they become children of this process."""
-        guardian, self._holds_all = self._behind.guardian, False
+    def hold_unadopted(self, pidfds: Sequence[int]) -> bool:
+        """Have the guardian hold all ranks, before they become children of this process; whether it does."""
+        return self._hand_over(wire.HOLD_ARMED, pidfds)
+
+    def _hand_over(self, word: bytes, pidfds: Sequence[int]) -> bool:
+        """Hand processes over to the guardian; whether it holds them."""
+        guardian = self._behind.guardian
         if guardian is None:
-            return
+            return False
         try:
-            guardian.hold(wire.HOLD_ARMED, pidfds)
-            self._holds_all = True
+            guardian.hold(word, pidfds)
         except OSError as error:
             _warn(error)
             self._behind.dismiss()
+            return False
+        return True
 
     def let_in(self, ranks: Sequence[RankProcess]) -> None:
         """Have the guardian hold all ranks, which have been started, then let them on to user code."""
         if self.kind == GUARDIAN:
-            held = self._hold(ranks) if self._holds_all is None else self._holds_all
+            held = self._hold(ranks) if self.holds_all is None else self.holds_all
             gate.let(self._behind.gate, len(ranks), gate.HELD if held else gate.UNHELD)
         self._behind.close_gate()
 

@@ -122,6 +122,7 @@ class Template:
         self._ranks = ranks
         self._holder = held.Holder(order.backend)
         self._pidfds: list[int] = []  # of ranks that are no children of this process yet
+        self._are_held: bool | None = None
         self._forbidden: OSError | None = None
         self._is_cancelled = False
         with contextlib.ExitStack() as opened:
@@ -243,7 +244,7 @@ class Template:
             return
         self._pidfds = pidfds
         if len(pidfds) == len(pids):
-            self.guard.hold_unadopted(pidfds)
+            self._are_held = self.guard.hold_unadopted(pidfds)
         try:
             with adoption.adopting(pids):
                 self._send(wire.ADOPT)
@@ -286,6 +287,7 @@ class Template:
             # A kernel that takes the request and ignores it; or the kept template has died, and was between.
             raise CantServe("the kernel has given the ranks to another process")
         pidfds, self._pidfds = self._pidfds, []
+        self.guard.holds_all = self._are_held  # of these ranks: those by exec in their place would be others
         self._holder.adopt_all(self._ranks, pids, pidfds)
         for rank in self._ranks:
             rank.armed = True

@@ -329,9 +329,14 @@ def test_ranks_that_the_kernel_gives_to_another_process_are_ended() -> None:
     """It takes the request to adopt orphans, and ignores it: ranks by exec take their places, and their gate."""
     source = """
         import logging, sys
-        import spawnx, spawnx.backends.native
+        import spawnx, spawnx.backends.native, spawnx.guard
         from tests import ranks
 
+        def hold(guard, some):
+            print("held", len(some))
+            return real(guard, some)
+
+        real, spawnx.guard.Guard._hold = spawnx.guard.Guard._hold, hold
         spawnx.backends.native.adopt_orphans = lambda *, on: False
         logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
         context = spawnx.spawn(ranks.nothing, (), 4, join=False)
@@ -341,7 +346,8 @@ def test_ranks_that_the_kernel_gives_to_another_process_are_ended() -> None:
     """
     told = "ranks are started by exec, not cloned: the kernel has given the ranks to another process\n"
 
-    assert f"{told}exec [0, 0, 0, 0]\n" == output(source)
+    # And the guardian holds these: it held only those that are gone.
+    assert f"{told}held 4\nexec [0, 0, 0, 0]\n" == output(source)
 
 
 def test_a_stray_is_reaped_and_not_touched(tmp_path: Path) -> None:
