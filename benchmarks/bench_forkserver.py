@@ -5,7 +5,7 @@
 `native` are cloned from a template that is kept; those of `stdlib` and `torch` are forked by multiprocessing's
 forkserver, which imports nothing beforehand; `preload` is that of the reference, told to import torch.
 
-`grow`: one rank, again and again; memory (RSS) and open files of supervisor and kept template after a tenth of the
+`grow`: one rank, again and again; memory (RSS) and open files of supervisor and zygote after a tenth of the
 calls, and after all.
 """
 
@@ -81,7 +81,9 @@ def _grow(calls: int) -> harness.Metrics:
         _call("native", light.nothing, 1)
         if call in (calls // 10, calls):
             kept = [
-                one for one in psutil.Process().children() if "spawnx.remote.kept" in " ".join(one.cmdline())
+                one
+                for one in psutil.Process().children()
+                if "spawnx.remote.zygote" in " ".join(one.cmdline())
             ]
             assert len(kept) == 1
             for who, process in (("supervisor", psutil.Process()), ("template", kept[0])):

@@ -1,7 +1,7 @@
 """What does `import spawnx` cost, alone, and in a rank beyond `import multiprocessing.spawn`?
 
 `alone` is what a program pays. `in-a-rank` is all that a fresh rank of the start method spawn imports because of us,
-by launcher, and the calls by which it takes its place on the board, faulthandler included, and arms its death signal
+by launcher, and the calls by which it opens its place on the scoreboard (with faulthandler) and arms its death signal
 when it has passed the gate, with what these need. Each is timed in a bare interpreter, once by the clocks and once by
 `-X importtime`, which has a cost of its own and leaves out what is no import. The floor is an empty module; `stdlib`
 and `torch` are what a program imports without us. In a forked rank, only what it imports is counted: nothing.
@@ -24,15 +24,15 @@ from typing import Any
 import spawnx
 from benchmarks import harness
 from spawnx import backends
-from spawnx.board import make
 from spawnx.remote import notices
+from spawnx.scoreboard import make
 
 # Case -> (what is loaded before, what is timed).
 SPAWN = "import multiprocessing.spawn, multiprocessing.resource_tracker, os"  # as its spawn_main
 BEGIN = (
     "import spawnx.remote.rank, spawnx.remote.report, spawnx.remote.gate; "
-    "spawnx.remote.rank._take_place('0.pickle', spawnx.remote.ends.Ends(*map(int, os.environ['ENDS'].split()))); "
-    "spawnx.remote.rank.Protection('off', 0, {backend!r}, os.getppid()).arm(2)"
+    "spawnx.remote.rank._receive_ends('0.pickle', spawnx.remote.ends.Ends(*map(int, os.environ['ENDS'].split()))); "
+    "spawnx.remote.rank.OrphanPolicy('off', 0, {backend!r}, os.getppid()).arm(2)"
 )
 CODE = {
     "import/floor/alone": ("", "import empty"),

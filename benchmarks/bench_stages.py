@@ -20,8 +20,8 @@ from typing import Any
 import spawnx
 from benchmarks import harness, light
 from spawnx import backends
+from spawnx.child import Child
 from spawnx.guard import Guard
-from spawnx.helper import Helper
 from spawnx.launchers.template import Template
 
 SIZES = {"light": [8, 1000], "torch": [8]}
@@ -58,9 +58,9 @@ def measure(case: str) -> harness.Metrics:
     if kind == "torch":
         importlib.import_module("torch")
     stamps: dict[str, float] = {}
-    _stamp_after(Helper, "launch", "prepare", stamps)
+    _stamp_after(Child, "launch", "prepare", stamps)
     _stamp_after(Template, "_take", "adopted", stamps, before="clones")
-    _stamp_after(Guard, "let_in", "hold", stamps)
+    _stamp_after(Guard, "open_gate", "hold", stamps)
     reader, writer = spawnx.get_context("spawn").Pipe(duplex=False)
     ranks = int(size.removeprefix("n="))
     with tempfile.TemporaryDirectory() as folder:

@@ -222,7 +222,7 @@ class Waited:
         )
         self._processes: list[Any] = []
         launchers.launch(launchers.choose(method, backend), order, self._processes)
-        self._guard.let_in(self._processes)
+        self._guard.open_gate(self._processes)
         self._limit = limit.Limit([process.pid or 0 for process in self._processes])
 
     def join_one(self) -> None:

@@ -12,7 +12,7 @@
 
 /* Leave what the supervisor's user sees: its terminal, its streams (a reader's end of file would wait for us), its
  * folder. All signals are blocked by whoever launches, and stay so: only SIGKILL ends us before our time. */
-static void withdraw(void)
+static void daemonize(void)
 {
     sigset_t all;
     struct rlimit fds;
@@ -34,13 +34,13 @@ static void withdraw(void)
 }
 
 /* Whether a file may be a rank's, as spawnx/remote/names.py has it: its report, one that was being written, or the word
- * that it has ended well; or the board, where that has a name. */
+ * that it has ended well; or the scoreboard, where that has a name. */
 static int is_of_ours(const char *name)
 {
     const char *kind = name + strspn(name, "0123456789");
 
     if (kind == name)
-        return strcmp(name, "board") == 0;
+        return strcmp(name, "scoreboard") == 0;
     return strcmp(kind, ".pickle") == 0 || strcmp(kind, ".pickle.part") == 0 ||
            strcmp(kind, ".pickle.ended") == 0;
 }
@@ -89,7 +89,7 @@ int main(int argc, char **argv)
 {
     if (argc != 6)
         return 2;
-    withdraw();
+    daemonize();
     struct spx_guard what = {
         .channel = number(argv[1]),
         .supervisor = pidfd_of_parent(number(argv[3])),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from spawnx.errors import ProcessExitedException as ProcessExitedException
     from spawnx.errors import ProcessRaisedException as ProcessRaisedException
     from spawnx.errors import ProcessTimeoutError as ProcessTimeoutError
-    from spawnx.launchers.modules import preload as preload
+    from spawnx.launchers.preload import preload as preload
     from spawnx.settings import ENV_VAR_PARALLEL_START as ENV_VAR_PARALLEL_START
     from spawnx.spawn import spawn as spawn
     from spawnx.spawn import start_processes as start_processes
@@ -52,7 +52,7 @@ _HOMES = {
     "ProcessRaisedException": "errors",
     "ProcessTimeoutError": "errors",
     "SpawnContext": "context",
-    "preload": "launchers.modules",
+    "preload": "launchers.preload",
     "spawn": "spawn",
     "start_processes": "spawn",
 }

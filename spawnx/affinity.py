@@ -7,7 +7,7 @@ import os
 from spawnx.backends.contract import FORBIDDEN
 
 
-def present() -> set[int] | None:
+def capture() -> set[int] | None:
     """Those of the calling thread; None where a sandbox forbids to ask."""
     try:
         return os.sched_getaffinity(0)
@@ -17,13 +17,13 @@ def present() -> set[int] | None:
         return None
 
 
-def assume(processors: set[int] | None) -> None:
+def apply(processors: set[int] | None) -> None:
     """Have the calling thread run on these; where a sandbox forbids it, it stays as it is.
 
     Raises:
         OSError: none of them can be had.
     """
-    if processors is None or processors == present():
+    if processors is None or processors == capture():
         return
     try:
         os.sched_setaffinity(0, processors)

@@ -6,10 +6,10 @@ import math
 import threading
 import warnings
 
-from spawnx import backends, clock, settings, stacks, teardown, telling, verdict
-from spawnx.board import Board
-from spawnx.evidence import Scene
-from spawnx.finishing import Finishing
+from spawnx import backends, clock, settings, stacks, teardown, text, verdict
+from spawnx.activity import Activity
+from spawnx.postmortem import PostMortem
+from spawnx.scoreboard import Scoreboard
 from spawnx.unjoined import Unjoined
 from spawnx.watcher import Ended, Watcher
 
@@ -53,7 +53,7 @@ class ProcessContext:
         self._watcher = Watcher(processes, error_files, self._backend)
         self._guard: Guard | None = None
         self._unjoined: Unjoined | None = None
-        self._scene = Scene()
+        self._post_mortem = PostMortem()
         self._waits = settings.GRACE.read() or 0.0, settings.KILL_AFTER.read() or 0.0
         # How long the whole run may take, and when it must be over.
         self._timeout = self._ends = math.inf
@@ -61,10 +61,10 @@ class ProcessContext:
         # What we have sent to whom, and when.
         self._sent: dict[int, dict[int, float]] = {}
         # The failures that are to be raised yet, the next one last; all of them, in order; how many are known in it.
-        self._to_tell: list[Ended] = []
+        self._pending: list[Ended] = []
         self._failures: tuple[Failure, ...] = ()
         self._judged = 0
-        self._told: set[int] = set()
+        self._raised: set[int] = set()
         # Reentrant: a signal handler may join in the middle of a join.
         self._lock = threading.RLock()
 
@@ -124,8 +124,8 @@ class ProcessContext:
             SIGURG for something else, or was not started by spawnx. Not on Windows.
         """
         alive = {rank: self.processes[rank] for rank in self._watcher.alive}
-        board = Board(-1, 0) if self._guard is None else self._guard.board
-        return stacks.dump(alive, board, self._backend)
+        scoreboard = Scoreboard(-1, 0) if self._guard is None else self._guard.scoreboard
+        return stacks.dump(alive, scoreboard, self._backend)
 
     def _join(
         self, timeout: float | None = None, grace_period: float | None = None, *, for_all: bool = False
@@ -173,7 +173,7 @@ class ProcessContext:
     def _wait_for_news(self, deadline: float | None, *, for_all: bool) -> None:
         """Wait until a rank has ended or reported."""
         until = min(self._ends, math.inf if deadline is None else deadline)
-        while not (self._watcher.ended or self._to_tell or self._judged < len(self._watcher.failed)):
+        while not (self._watcher.ended or self._pending or self._judged < len(self._watcher.failed)):
             left = until - clock.monotonic()
             self._watcher.wait(None if left == math.inf else left, for_all=for_all)
             if left <= 0:
@@ -185,7 +185,7 @@ class ProcessContext:
             self._wait_for_genuine()
             self._end_all(grace_period)
             self._judge()
-        return self._to_tell[-1] if self._to_tell else None
+        return self._pending[-1] if self._pending else None
 
     def _wait_for_genuine(self) -> None:
         """While all failures look like consequences, give the cause a moment to be known."""
@@ -203,13 +203,13 @@ class ProcessContext:
     def _end_all(self, grace_period: float | None) -> None:
         waits = self._waits if grace_period is None else (grace_period, grace_period)
         ladder = teardown.Ladder(clock.monotonic(), *waits)
-        finishing, failing = Finishing(), dict[int, float]()
+        activity, failing = Activity(), dict[int, float]()
         while self._watcher.any_alive:
             now = clock.monotonic()
             # Those that are about to report are let do it: many may have failed for one cause.
-            failing = {**dict.fromkeys(self._scene.failing(), now), **failing}
+            failing = {**dict.fromkeys(self._post_mortem.failing(), now), **failing}
             pids = {rank: self.processes[rank].pid or 0 for rank in self._watcher.alive}
-            spared = finishing.idle_since(now, {**failing, **self._watcher.reported_at}, pids)
+            spared = activity.idle_since(now, {**failing, **self._watcher.reported_at}, pids)
             step = ladder.step(now, pids, spared)
             self._send(teardown.SIGKILL if step.kill else teardown.SIGTERM, step.ranks)
             if step.wait is None:
@@ -218,7 +218,7 @@ class ProcessContext:
 
     def _send(self, signum: int, ranks: Sequence[int]) -> None:
         alive = [rank for rank in ranks if self.processes[rank].is_alive()]
-        telling.warn(signum, [self.processes[rank].pid for rank in alive])
+        text.warn(signum, [self.processes[rank].pid for rank in alive])
         for rank in alive:
             self._sent.setdefault(rank, {})[signum] = clock.monotonic()
             if signum == teardown.SIGTERM:
@@ -229,11 +229,11 @@ class ProcessContext:
     def _fact(self, rank: int) -> verdict.Fact:
         """What the verdict is to know of a failed rank."""
         ended = self._watcher.ended_or_reported(rank)
-        told = ended.report
+        report = ended.report
         return verdict.Fact(
             rank,
-            text="" if told is None else told.text,
-            raised=None if told is None else told.time,
+            text="" if report is None else report.text,
+            raised=None if report is None else report.time,
             signum=max(0, -ended.exit_code),
             alive=ended.alive,
             seen=ended.seen,
@@ -242,16 +242,16 @@ class ProcessContext:
 
     def _judge(self) -> None:
         """Bring the failures into order; those that were told before stay before the others."""
-        self._scene.look()
+        self._post_mortem.read()
         self._judged = len(self._watcher.failed)
-        failed = [rank for rank in dict.fromkeys(self._watcher.failed) if rank not in self._told]
+        failed = [rank for rank in dict.fromkeys(self._watcher.failed) if rank not in self._raised]
         facts = verdict.in_order(map(self._fact, failed))
-        self._to_tell = [self._watcher.ended_or_reported(fact.rank) for fact in reversed(facts)]
-        told = [failure for failure in self._failures if failure.rank in self._told]
-        self._failures = (*told, *map(self._failure, facts))
+        self._pending = [self._watcher.ended_or_reported(fact.rank) for fact in reversed(facts)]
+        raised = [failure for failure in self._failures if failure.rank in self._raised]
+        self._failures = (*raised, *map(self._failure, facts))
 
     def _failure(self, fact: verdict.Fact) -> Failure:
-        return self._scene.failure(
+        return self._post_mortem.failure(
             self._watcher.ended_or_reported(fact.rank),
             fact.seen if fact.raised is None else fact.raised,
             signalled=verdict.is_ours(fact),
@@ -260,12 +260,12 @@ class ProcessContext:
 
     def _exception(self, failure: Ended) -> ProcessException:
         """The failure as it is raised; from now on it is told."""
-        error = telling.exception_of(failure, self._watcher.alive)
+        error = text.exception_of(failure, self._watcher.alive)
         error.failures = self._failures
-        if not self._told:
-            telling.add_notes(error, self._failures)
-        self._to_tell.pop()
-        self._told.add(failure.rank)
+        if not self._raised:
+            text.add_notes(error, self._failures)
+        self._pending.pop()
+        self._raised.add(failure.rank)
         if failure.rank in self._watcher.ended:
             self._tell(failure)
         return error
@@ -275,13 +275,13 @@ class ProcessContext:
         tracebacks = self.dump_tracebacks()
         self._end_all(grace_period)
         self._judged = len(self._watcher.failed)
-        self._told.update(tracebacks)
+        self._raised.update(tracebacks)
         self._tell_successes()
-        return telling.timeout_error(self._timeout, len(self.processes), tracebacks, self._watcher.alive)
+        return text.timeout_error(self._timeout, len(self.processes), tracebacks, self._watcher.alive)
 
     def _tell_successes(self) -> None:
         for ended in list(self._watcher.ended.values()):
-            if not ended.failed or ended.rank in self._told:
+            if not ended.failed or ended.rank in self._raised:
                 self._tell(ended)
 
     def _tell(self, ended: Ended) -> None:
@@ -289,7 +289,7 @@ class ProcessContext:
         if ended.failed and self._guard is not None:
             self._guard.remove_folder()
 
-    def be_guarded(self, guard: Guard, timeout: float | None, *, fresh: bool) -> None:
+    def attach_guard(self, guard: Guard, timeout: float | None, *, fresh: bool) -> None:
         """Have what stands behind these ranks for as long as any lives, which is to be no longer than `timeout`.
 
         `fresh`: whether each is an interpreter of its own.
@@ -297,7 +297,7 @@ class ProcessContext:
         self._guard = guard
         if timeout is not None:
             self._timeout, self._ends = timeout, guard.began + timeout
-        self._scene.know(guard.board, guard.began, fresh=fresh)
+        self._post_mortem.attach(guard.scoreboard, guard.began, fresh=fresh)
         self._watcher.watch_guard(guard)
         self._unjoined = Unjoined(self, self._lock, self._watcher, guard)
 

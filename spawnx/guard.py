@@ -9,12 +9,12 @@ import sys
 import weakref
 from functools import partial
 
-from spawnx import board, clock, mp_private, reports, settings, uninterrupted
+from spawnx import clock, mp_private, reports, scoreboard, settings, uninterrupted
 from spawnx.backends.contract import Program
+from spawnx.child import Child, connection
 from spawnx.fd_room import FULL, streams_taken
 from spawnx.folder import Folder
-from spawnx.helper import Helper, connection
-from spawnx.remote import gate, notices, wire
+from spawnx.remote import gate, notices, protocol
 from spawnx.remote.ends import Ends, out_of_the_way
 from spawnx.remote.rank import GUARDIAN, LIFELINE, OFF
 from spawnx.standard import standard_library
@@ -91,7 +91,7 @@ class Guard:
     def sentinel(self) -> int:
         """What becomes readable when the guardian has ended; -1 if there is none."""
         guardian = self._behind.guardian
-        return -1 if guardian is None else guardian.helper.pidfd
+        return -1 if guardian is None else guardian.child.pidfd
 
     @property
     def notices(self) -> int:
@@ -99,9 +99,9 @@ class Guard:
         return self._behind.notices
 
     @property
-    def board(self) -> board.Board:
+    def scoreboard(self) -> scoreboard.Scoreboard:
         """What ranks say of themselves."""
-        return self._behind.board
+        return self._behind.scoreboard
 
     @property
     def ends(self) -> Ends:
@@ -113,21 +113,21 @@ class Guard:
         return self._behind.folder.is_untouched()
 
     def report(self, rank: int) -> Report | None:
-        """What a rank has reported, in the folder or on the board; None if it has not, or it can't be read."""
-        return self._behind.folder.report(rank) or reports.parse(self._behind.board.report(rank))
+        """What a rank has reported, in the folder or on the scoreboard; None if it has not, or it can't be read."""
+        return self._behind.folder.report(rank) or reports.parse(self._behind.scoreboard.report(rank))
 
     def has_ended_well(self, rank: int) -> bool:
         """Whether a rank has left word that it ended well."""
         return self._behind.folder.has_ended_well(rank)
 
-    def hold_helper(self, pidfd: int) -> None:
+    def hold_child(self, pidfd: int) -> None:
         """Have the guardian hold a process that makes ranks, until it has ended by itself."""
         # Unarmed: an exec in the thread that launched it sends no signal, and it takes none but SIGKILL.
-        self._hand_over(wire.HOLD_UNARMED, [pidfd])
+        self._hand_over(protocol.HOLD_UNARMED, [pidfd])
 
     def hold_unadopted(self, pidfds: Sequence[int]) -> bool:
         """Have the guardian hold all ranks, before they become children of this process; whether it does."""
-        return self._hand_over(wire.HOLD_ARMED, pidfds)
+        return self._hand_over(protocol.HOLD_ARMED, pidfds)
 
     def _hand_over(self, word: bytes, pidfds: Sequence[int]) -> bool:
         """Hand processes over to the guardian; whether it holds them."""
@@ -142,7 +142,7 @@ class Guard:
             return False
         return True
 
-    def let_in(self, ranks: Sequence[RankProcess]) -> None:
+    def open_gate(self, ranks: Sequence[RankProcess]) -> None:
         """Have the guardian hold all ranks, which have been started, then let them on to user code."""
         if self.kind == GUARDIAN:
             held = self._hold(ranks) if self.holds_all is None else self.holds_all
@@ -172,7 +172,7 @@ class Guard:
 
     def _start_guardian(self) -> None:
         try:
-            self._behind.guardian = Guardian(self._backend, self._behind.folder, self.grace)
+            self._behind.guardian = GuardianHandle(self._backend, self._behind.folder, self.grace)
         except OSError as error:
             _warn(error)
 
@@ -184,7 +184,7 @@ class Guard:
         all_held = True
         try:
             with contextlib.ExitStack() as opened:
-                pidfds: dict[bytes, list[int]] = {wire.HOLD_ARMED: [], wire.HOLD_UNARMED: []}
+                pidfds: dict[bytes, list[int]] = {protocol.HOLD_ARMED: [], protocol.HOLD_UNARMED: []}
                 for rank in ranks:
                     try:
                         pidfd = self._pidfd(rank, opened)
@@ -192,7 +192,7 @@ class Guard:
                         continue  # it has ended already
                     all_held = all_held and pidfd >= 0
                     if pidfd >= 0:
-                        pidfds[wire.HOLD_ARMED if rank.armed else wire.HOLD_UNARMED].append(pidfd)
+                        pidfds[protocol.HOLD_ARMED if rank.armed else protocol.HOLD_UNARMED].append(pidfd)
                 for word, some in pidfds.items():
                     guardian.hold(word, some)
         except OSError as error:
@@ -219,26 +219,28 @@ class _Behind:
     """What a guard has to give back.
 
     Attributes:
-        folder, board: the supervisor's.
+        folder, scoreboard: the supervisor's.
         ends: the ranks'.
         notices, gate: the supervisor's ends of these; -1 where there is none.
         guardian: None if there is none.
     """
 
     def __init__(self, ranks: int) -> None:
-        self.guardian: Guardian | None = None
+        self.guardian: GuardianHandle | None = None
         self.gate = -1
         self.notices = -1
         self.ends = Ends()
         self.folder = Folder()
-        self.board = board.Board(-1, ranks)
+        self.scoreboard = scoreboard.Scoreboard(-1, ranks)
         self._ranks = ranks
         self._forks = True
         _inherited.add(self)
 
     def open(self, *, gated: bool) -> None:
         """Open what is handed over to ranks, and what the supervisor has of it."""
-        self.board.fd = self.ends.board = out_of_the_way(board.make(self.folder.path, self._ranks))
+        self.scoreboard.fd = self.ends.scoreboard = out_of_the_way(
+            scoreboard.make(self.folder.path, self._ranks)
+        )
         self.notices, self.ends.notices = notices.make()
         self.ends.notices = out_of_the_way(self.ends.notices)
         if gated:
@@ -269,7 +271,7 @@ class _Behind:
         """In a forked child, which may be a rank until all exist: close all that is not handed over to ranks."""
         if self.guardian is not None:
             self.guardian.channel.close()
-            self.guardian.helper.close()
+            self.guardian.child.close()
         self.folder.leave()
         _close(self, "gate")
         _close(self, "notices")
@@ -277,8 +279,8 @@ class _Behind:
             self._close_ends()
 
     def _close_ends(self) -> None:
-        self.board.close()
-        self.ends.board = -1
+        self.scoreboard.close()
+        self.ends.scoreboard = -1
         _close(self.ends, "notices")
 
 
@@ -297,7 +299,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_close_inherited)
 
 
-class Guardian:
+class GuardianHandle:
     """The process that outlives a killed supervisor for as long as it takes to end its ranks: csrc/guard.c says how.
 
     One for each context, not one for the process: it starts in less time than a rank, and nothing of it is left when
@@ -305,7 +307,7 @@ class Guardian:
 
     Attributes:
         channel: the socket over which it is told whom to hold.
-        helper: its process.
+        child: its process.
 
     Raises:
         OSError: it could not be started.
@@ -319,7 +321,7 @@ class Guardian:
             argv = backend.guardian_command(*fds, os.getpid(), int(grace * 1000), folder.path)
             keep = [fd for fd in fds if fd >= 0]  # the folder may have been removed
             program = Program(argv, keep=keep, death_signal=0, mask=signal.valid_signals())
-            self.helper = Helper.launch(backend, program)
+            self.child = Child.launch(backend, program)
         except BaseException:
             self.channel.close()
             raise
@@ -327,7 +329,7 @@ class Guardian:
             theirs.close()
 
     def hold(self, word: bytes, pidfds: Sequence[int]) -> None:
-        """Hand ranks over, with one of the words of `remote.wire`; when this returns, it holds them.
+        """Hand ranks over, with one of the words of `remote.protocol`; when this returns, it holds them.
 
         Raises:
             OSError: it doesn't answer, or has no room for all.
@@ -335,8 +337,8 @@ class Guardian:
         with standard_library():
             import socket
 
-        for start in range(0, len(pidfds), wire.MAX_SENT):
-            some = pidfds[start : start + wire.MAX_SENT]
+        for start in range(0, len(pidfds), protocol.MAX_SENT):
+            some = pidfds[start : start + protocol.MAX_SENT]
             try:
                 socket.send_fds(self.channel, [word], some)
                 # One answer for each message: more of them would be fds in flight, which the kernel limits.
@@ -351,12 +353,12 @@ class Guardian:
     def dismiss(self) -> None:
         """Let it end, and reap it. May be called again."""
         try:
-            self.channel.send(wire.DISMISS)
+            self.channel.send(protocol.DISMISS)
         except OSError:
             # It has ended; or it can't be told, and would take the end of the channel for ours.
-            self.helper.kill()
+            self.child.kill()
         self.channel.close()
-        self.helper.end()
+        self.child.end()
 
 
 def _close(owner: _Behind | Ends, name: str) -> None:

@@ -428,7 +428,7 @@ def _inheriting() -> Iterator[None]:
         del current._inheriting
 
 
-class Message:
+class Preparation:
     """What a fresh interpreter was sent: see `launchers.message`.
 
     Attributes:
@@ -555,20 +555,20 @@ def run_as_forkservers(run: Callable[[], int]) -> None:
 _IMPORTED_LATE = ("pkgutil",)
 
 
-class EarlyWord(str):
+class PreparationHook(str):
     """A process's name, by which a fresh interpreter calls us before it imports the main module.
 
     multiprocessing sends two pickles: first the preparation data (with the name in it), after which it imports the
     main module, which may take seconds or raise; then the Process. As the second one comes too late to arm a
-    death signal or to report what the import raised, the name in the first one unpickles by calling `begin(*args)`,
+    death signal or to report what the import raised, the name in the first one unpickles by calling `function(*args)`,
     which returns the plain name. `sys.path` is set before that, or spawnx might not be found: by the function by
-    which multiprocessing itself sets it a moment later. Then the module of `begin` is imported, by what finds the
+    which multiprocessing itself sets it a moment later. Then the module of `function` is imported, by what finds the
     standard library where that path doesn't.
     """
 
-    __slots__ = ("args", "begin")
+    __slots__ = ("args", "function")
 
-    begin: Callable[..., str]
+    function: Callable[..., str]
     args: tuple[object, ...]
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -578,8 +578,8 @@ class EarlyWord(str):
         # A tuple is unpickled from left to right: the path, then the calls; itemgetter picks the last result.
         path = {"sys_path": [entry for entry in path_to_send() if isinstance(entry, str)]}
         late = _IMPORTED_LATE if "init_main_from_path" in spawn.get_preparation_data(self) else ()
-        load = _Call(standard.load, self.begin.__module__, *late)
-        return itemgetter(2), ((_Call(spawn.prepare, path), load, _Call(self.begin, *self.args)),)
+        load = _Call(standard.load, self.function.__module__, *late)
+        return itemgetter(2), ((_Call(spawn.prepare, path), load, _Call(self.function, *self.args)),)
 
 
 class _Call:

@@ -14,7 +14,7 @@ from multiprocessing import reduction
 
 from spawnx import mp_private
 from spawnx.backends.contract import FORBIDDEN
-from spawnx.remote.rank import Call, Received
+from spawnx.remote.rank import Call, PickledCall
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -45,7 +45,7 @@ _TORCH_SHAREABLE = {
 class Payload:
     """One pickle of `(fn, args)`, with the fds that locks, queues, pipes and tensors hand over.
 
-    When a rank is pickled that holds it, it arrives there as a `Received`.
+    When a rank is pickled that holds it, it arrives there as a `PickledCall`.
     """
 
     def __init__(self, data: memoryview, collector: mp_private.Collector, *, shareable: bool) -> None:
@@ -59,12 +59,12 @@ class Payload:
         else:
             self._file = to_memory("spawnx-payload", data)
 
-    def __reduce__(self) -> tuple[type[Received], tuple[object, int]]:
+    def __reduce__(self) -> tuple[type[PickledCall], tuple[object, int]]:
         numbers = mp_private.hand_over(self._collector.fds)
         if numbers != self._collector.numbers:
             raise RuntimeError("fds were handed over to this rank before those of its payload")
         data = self._inline if self._inline is not None else reduction.DupFd(self._file)
-        return Received, (data, self._size)
+        return PickledCall, (data, self._size)
 
     def close(self) -> None:
         """Release what is held for ranks that are still to be started."""

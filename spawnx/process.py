@@ -27,15 +27,15 @@ class RankProcess(remote.Rank):
 
     Attributes:
         on_close: called by `close()` of an ended process, before anything is released.
-        kept: what must live until the rank has ended, because the rank finds it by name: a semaphore whose last
+        keepalive: what must live until the rank has ended, because the rank finds it by name: a semaphore whose last
             owner is collected here is gone before a rank that still boots can open it (pytorch#30461).
         guard: what stands behind all ranks of the call, and lasts as long as any of them is known.
         armed: whether the kernel sends the rank a signal when this process ends.
     """
 
     on_close: Callable[[], None] | None = None
-    kept: object = None
-    early_word: mp_private.EarlyWord | None = None
+    keepalive: object = None
+    preparation_hook: mp_private.PreparationHook | None = None
     guard: Guard | None = None
     armed = False
     _name: str
@@ -53,15 +53,15 @@ class RankProcess(remote.Rank):
 
     @property
     def place(self) -> tuple[int, str, tuple[int, ...], str]:
-        """What tells this rank from the others of its call: see `remote.rank.Rank.take_place`."""
+        """What tells this rank from the others of its call: see `remote.rank.Rank.set_place`."""
         return self._rank, self.name, mp_private.identity_of(self), self._report_path
 
     def give(self, call: Payload | remote.Call) -> None:
         """What the rank is to run."""
-        self._call = call  # type: ignore[assignment]  # a Payload arrives as a Received
+        self._call = call  # type: ignore[assignment]  # a Payload arrives as a PickledCall
 
     def _Popen(self, _: RankProcess) -> object:  # noqa: N802 - the hook by which BaseProcess.start launches
-        plain, self._name = self._name, self.early_word or self._name
+        plain, self._name = self._name, self.preparation_hook or self._name
         try:
             return mp_private.launch_as(self._process_class, self)
         finally:
@@ -78,7 +78,7 @@ class RankProcess(remote.Rank):
 
     @property
     def popen(self) -> Any:
-        """What is behind the started process: see `launchers.held`."""
+        """What is behind the started process: see `launchers.popen`."""
         return mp_private.popen_of(self)
 
     @property
@@ -157,7 +157,7 @@ class RankProcess(remote.Rank):
 
     def __reduce__(self) -> tuple[Callable[[], remote.Rank], tuple[()], dict[str, object]]:
         """Pickle as what the rank itself needs: a fresh interpreter imports nothing of the supervisor's side."""
-        ours = {"_process_class", "armed", "early_word", "ends", "guard", "kept", "on_close"}
+        ours = {"_process_class", "armed", "preparation_hook", "ends", "guard", "keepalive", "on_close"}
         state = {name: value for name, value in vars(self).items() if name not in ours}
         state["_name"] = str(self._name)
         return remote.unpickled, (), state

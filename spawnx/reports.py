@@ -9,8 +9,8 @@ import math
 import os
 import stat
 
-from spawnx.remote.board import IMPORT, RUN, UNPICKLE
 from spawnx.remote.report import MOST_NAME, MOST_TEXT, Report
+from spawnx.remote.scoreboard import IMPORT, RUN, UNPICKLE
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -105,7 +105,7 @@ def _details(data: bytes) -> dict[str, Any]:
         import json
 
     try:
-        said = json.loads(data.rstrip(b"\0"))  # of the board: what was not written is zeros
+        said = json.loads(data.rstrip(b"\0"))  # of the scoreboard: what was not written is zeros
     except (ValueError, RecursionError):
         return {}
     if not isinstance(said, dict):

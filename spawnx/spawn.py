@@ -17,7 +17,7 @@ from spawnx.errors import (
     ProcessTimeoutError,
 )
 from spawnx.guard import Guard
-from spawnx.launchers import modules
+from spawnx.launchers import preload as preloading
 from spawnx.remote import report
 from spawnx.settings import ENV_VAR_PARALLEL_START
 from spawnx.standard import standard_library
@@ -141,7 +141,7 @@ def start_processes(
         _checked_nprocs(nprocs),
         daemon=daemon,
         start_method=start_method,
-        preload=modules.checked(preload),
+        preload=preloading.checked(preload),
         timeout=_checked_timeout(timeout),
     )
     if not join:
@@ -183,8 +183,8 @@ def _start(
         )
         launchers.launch(launcher, order, processes)
         context = ProcessContext(processes, paths)
-        guard.let_in(processes)
-        context.be_guarded(guard, timeout, fresh=method == "spawn" and launcher.name != "clone")
+        guard.open_gate(processes)
+        context.attach_guard(guard, timeout, fresh=method == "spawn" and launcher.name != "clone")
     except BaseException:
         try:
             launchers.abandon(processes)
@@ -264,11 +264,11 @@ def _wrap(fn: Callable[..., object], i: int, args: Iterable[Any], error_file: st
     there, KeyboardInterrupt is raised on: it is no success.
     """
     with standard_library():
-        from spawnx.remote import board, rank
+        from spawnx.remote import rank, scoreboard
 
     rank.arm_or_leave(backends.choose()[0], rank.SIGINT, os.getppid())
     try:
         fn(i, *args)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-        rank.report_or_print(error_file, board.RUN, error, rank.users_part(error.__traceback__))
+        rank.report_or_print(error_file, scoreboard.RUN, error, rank.users_part(error.__traceback__))
         sys.exit(1)

@@ -12,7 +12,7 @@ import time
 from spawnx import clock
 from spawnx.backends.python import signal_child
 from spawnx.process import RankProcess
-from spawnx.remote.board import ASK
+from spawnx.remote.scoreboard import ASK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from spawnx.backends.contract import Backend
-    from spawnx.board import Board
+    from spawnx.scoreboard import Scoreboard
 
 # Seconds for which an answer is waited: a rank that is stopped, or hangs in the kernel, gives none.
 _ANSWERS_WITHIN = 2.0
@@ -28,19 +28,19 @@ _ANSWERS_WITHIN = 2.0
 _LOOK_EVERY = 0.01
 
 
-def dump(processes: Mapping[int, BaseProcess], board: Board, backend: Backend) -> dict[int, str]:
+def dump(processes: Mapping[int, BaseProcess], scoreboard: Scoreboard, backend: Backend) -> dict[int, str]:
     """Ask ranks for their stacks.
 
     Args:
         processes: whom, by rank; they have been started.
-        board: of their context.
+        scoreboard: of their context.
         backend: by which they are signalled.
 
     Returns:
         What each has written, by rank; or, in brackets, why it has not.
     """
-    lines = board.lines()
-    before = {rank: len(board.stack(rank)) for rank in processes if lines and lines[rank].ready}
+    lines = scoreboard.lines()
+    before = {rank: len(scoreboard.stack(rank)) for rank in processes if lines and lines[rank].ready}
     _ask([processes[rank] for rank in before], backend)
     waiting, deadline = set(before), clock.monotonic() + _ANSWERS_WITHIN
     while waiting and clock.monotonic() < deadline:
@@ -48,7 +48,7 @@ def dump(processes: Mapping[int, BaseProcess], board: Board, backend: Backend) -
         waiting = {rank for rank in waiting if _is_answering(processes[rank].pid or 0)}
     told = {}
     for rank in processes:
-        text = board.stack(rank)[before[rank] :] if rank in before else ""
+        text = scoreboard.stack(rank)[before[rank] :] if rank in before else ""
         told[rank] = text or f"(no stack: {_why(processes[rank], asked=rank in before)})\n"
     return told
 

@@ -146,7 +146,7 @@ class Watcher:
             # Nothing is taken from a notice alone: any rank may have written it.
             told, now = guard.report(rank), clock.monotonic()
             if told is None and errno:
-                lines = guard.board.lines()
+                lines = guard.scoreboard.lines()
                 if lines and lines[rank].failing:
                     told = reports.unwritten(errno, lines[rank].headline, now)
             if told is not None:
@@ -259,7 +259,7 @@ class Watcher:
                 code = process.exitcode  # `is_alive()` had noted it, and has reaped
         if isinstance(process, RankProcess):
             process.on_close = None  # it leads back to here: fds must not wait for a cycle collector
-            process.kept = None
+            process.keepalive = None
         self.ended[rank] = ended = self._ended(rank, LOST if code is None else code, peak_kib, silent=silent)
         del self._alive[rank]
         if ended.failed and self.reported.pop(rank, None) is None:

@@ -94,7 +94,7 @@ def _group(most: int) -> Iterator[list[str]]:
     finally:
         until = time.monotonic() + SETTLE_S
         while (group / "cgroup.procs").read_text() and time.monotonic() < until:
-            time.sleep(0.01)  # a kept template ends just after its supervisor
+            time.sleep(0.01)  # a zygote ends just after its supervisor
         group.rmdir()
 
 

@@ -312,10 +312,10 @@ def give_up_rights_and_raise(root: str, text: str) -> None:
 
 
 def write_over_board(rank: int, data: bytes, size: int) -> None:
-    """Write into the lines of all ranks, cut the board to a size, and leave."""
+    """Write into the lines of all ranks, cut the scoreboard to a size, and leave."""
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
-            if "spawnx-board" in os.readlink(f"/proc/self/fd/{fd}"):
+            if "spawnx-scoreboard" in os.readlink(f"/proc/self/fd/{fd}"):
                 os.pwrite(int(fd), data, 0)
                 os.truncate(int(fd), size)
                 os._exit(7)

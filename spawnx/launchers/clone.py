@@ -11,8 +11,8 @@ import sys
 
 from spawnx import mp_private, uninterrupted
 from spawnx.backends.contract import Program
-from spawnx.helper import Helper
-from spawnx.launchers import modules
+from spawnx.child import Child
+from spawnx.launchers import preload as preloading
 from spawnx.launchers.exec import ExecLauncher
 from spawnx.launchers.message import command_line
 from spawnx.launchers.template import CantServe, PreloadGivenUp, Template
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from spawnx.backends.contract import Backend
     from spawnx.launchers import Order
-    from spawnx.launchers.template import Errand
+    from spawnx.launchers.template import TemplateRequest
     from spawnx.process import RankProcess
 
 
@@ -75,7 +75,7 @@ class CloneLauncher:
             )
         if not payloads.shareable:
             raise CantServe("each rank needs a pickle of its own", expected=True)
-        wanted = modules.of(order)
+        wanted = preloading.of(order)
         if wanted and wanted not in _given_up:
             try:
                 self._use(_made(order, ranks, payloads, wanted), wanted)
@@ -96,8 +96,8 @@ class CloneLauncher:
 
     def _serve(self, template: Template, modules: tuple[str, ...]) -> None:
         """Have a template make the ranks, by whatever way it comes into being."""
-        del modules  # it is told them in its errand
-        template.serve(lambda errand, _: launch(errand, template.backend))
+        del modules  # it is told them in its request
+        template.serve(lambda request, _: launch(request, template.backend))
 
 
 def _check_may_fail(order: Order, why: str) -> None:
@@ -122,14 +122,14 @@ def _made(
     return made[0]
 
 
-def launch(errand: Errand, backend: Backend) -> Helper:
+def launch(request: TemplateRequest, backend: Backend) -> Child:
     """Launch a fresh interpreter that is a template."""
-    argv = command_line("spawnx.remote.template", "main", errand.order, errand.arguments)
+    argv = command_line("spawnx.remote.template", "main", request.message, request.arguments)
     # What main() returns is called when none of its frames is left.
     argv[argv.index("-c") + 1] += "()"
     # All signals are blocked from the exec on: Ctrl-C would leave the clones half-made.
-    program = Program(argv, keep=errand.keep, death_signal=signal.SIGKILL, mask=signal.valid_signals())
-    return Helper.launch(backend, program)
+    program = Program(argv, keep=request.keep, death_signal=signal.SIGKILL, mask=signal.valid_signals())
+    return Child.launch(backend, program)
 
 
 class Slower:

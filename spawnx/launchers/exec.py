@@ -13,9 +13,9 @@ import stat
 
 from spawnx import mp_private
 from spawnx.backends.contract import Program
-from spawnx.launchers import held
+from spawnx.launchers import popen
 from spawnx.launchers.message import Messages, command_line
-from spawnx.launchers.thread import launch_in_thread
+from spawnx.launchers.threads import launch_in_thread
 from spawnx.payload import Payloads
 from spawnx.remote.rank import GUARDIAN
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from spawnx.backends.contract import Backend
     from spawnx.launchers import Order
-    from spawnx.launchers.thread import Job
+    from spawnx.launchers.threads import Job
     from spawnx.process import RankProcess
 
 
@@ -50,7 +50,7 @@ class ExecLauncher:
         messages = Messages(order, payloads)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         armed = _armed_at_exec(order.backend)
-        holder = held.Holder(order.backend)
+        holder = popen.Holder(order.backend)
 
         def launch(job: Job) -> None:
             for rank, program in zip(ranks, programs, strict=True):

@@ -11,7 +11,7 @@ import signal
 from itertools import islice
 
 from spawnx import mp_private, uninterrupted
-from spawnx.launchers import held
+from spawnx.launchers import popen
 from spawnx.remote import rank as remote
 from spawnx.standard import standard_library
 
@@ -45,7 +45,7 @@ class ForkLauncher:
         finally:
             try:
                 # Although signals are blocked here: another thread may take one, and its handler would run in this one.
-                uninterrupted.do(lambda: held.Holder(order.backend).adopt_all(ranks, pids))
+                uninterrupted.do(lambda: popen.Holder(order.backend).adopt_all(ranks, pids))
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -55,15 +55,15 @@ def _fork_all(
 ) -> None:
     """Fork every rank; `pids` has those that exist, also when it raises. In a rank it doesn't return."""
     supervisor = os.getpid()
-    parent = supervisor if held.in_lasting_thread() else None
+    parent = supervisor if popen.in_lasting_thread() else None
     if parent is not None:
         order.backend.load()
-    protection = remote.Protection(order.guard.kind, order.guard.grace, order.backend.name, parent)
+    policy = remote.OrphanPolicy(order.guard.kind, order.guard.grace, order.backend.name, parent)
     for rank in ranks:
         rank.armed = parent is not None
         # The gate comes in `Rank.run`: what multiprocessing does before is done while others are still forked.
         rank.ends = order.guard.ends
-        rank.protection = protection if order.guard.kind == remote.GUARDIAN else None
+        rank.orphan_policy = policy if order.guard.kind == remote.GUARDIAN else None
     for i, rank in enumerate(ranks):
         # Not `pids.append(os.fork())`: another thread may take a signal that we block, and Python would run its
         # handler in this one between the two calls. The pid would be lost with the KeyboardInterrupt. Inside of

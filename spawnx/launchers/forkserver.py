@@ -1,7 +1,7 @@
-"""Ranks cloned from a kept template: it has imported what is slow to import before the first call, once for all.
+"""Ranks cloned from a zygote: it has imported what is slow to import before the first call, once for all.
 
 Each call has a template of its own, as by `clone`; here it is forked from the kept one, not a fresh interpreter. See
-`remote.kept`.
+`remote.zygote`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from functools import partial
 from spawnx import mp_private
 from spawnx.backends.contract import FORBIDDEN, Program
 from spawnx.backends.python import wait_readable
-from spawnx.helper import Helper, connection, told
+from spawnx.child import Child, connection, describe_exit
 from spawnx.launchers import likeness
 from spawnx.launchers.clone import CloneLauncher, Slower, launch
 from spawnx.launchers.message import command_line
 from spawnx.launchers.template import PERMANENT, CantServe, PreloadGivenUp
 from spawnx.payload import to_memory
-from spawnx.remote import preload, surroundings, wire
+from spawnx.remote import inherited, preload, protocol
 from spawnx.remote.table import signals_of
 from spawnx.standard import standard_library
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from spawnx.launchers.template import Errand, Template
-    from spawnx.launchers.thread import Job
+    from spawnx.launchers.template import Template, TemplateRequest
+    from spawnx.launchers.threads import Job
 
 
 class ForkserverLauncher(CloneLauncher):
@@ -50,73 +50,73 @@ class ForkserverLauncher(CloneLauncher):
         # The standard library's are quick to import, and differ from caller to caller, and the main module is the
         # user's: these are imported by the template of the call.
         slow = tuple(name for name in modules if not preload.is_of_stdlib(name) and name != "__main__")
-        template.serve(lambda errand, job: _clone_kept(errand, job, template, slow))
+        template.serve(lambda request, job: _clone_zygote(request, job, template, slow))
 
 
-def _clone_kept(errand: Errand, job: Job, template: Template, modules: tuple[str, ...]) -> Helper:
-    """Clone the kept template, or another one if that is gone or is no longer right; see `KeptTemplate.clone`.
+def _clone_zygote(request: TemplateRequest, job: Job, template: Template, modules: tuple[str, ...]) -> Child:
+    """Clone the zygote, or another one if that is gone or is no longer right; see `Zygote.clone`.
 
     Raises:
         PreloadGivenUp: what it imported can't be cloned.
         CantServe: there is none, for another reason.
         OSError: it could not be cloned.
     """
-    global _kept  # noqa: PLW0603 - one per process
+    global _zygote  # noqa: PLW0603 - one per process
     with _lock:
         try:
-            like = likeness.of(errand, modules)
+            like = likeness.of(request, modules)
         except OSError as error:
             raise CantServe(f"what a template would have to be like can't be told: {error}") from error
         for _ in range(2):
             if job.cancelled:
                 raise CantServe("the call was cancelled")
-            if _kept is not None and set(modules) < set(_kept.modules):
+            if _zygote is not None and set(modules) < set(_zygote.modules):
                 # This call's ranks must not find what that one has imported: it serves the next one that does.
-                return launch(errand, template.backend)
-            if _kept is not None and (differences := likeness.changed(_kept.like, like)):
+                return launch(request, template.backend)
+            if _zygote is not None and (differences := likeness.changed(_zygote.like, like)):
                 _close(f"what has changed since it was started: {', '.join(differences)}")
-            served_before = _kept is not None
-            _kept = _kept or KeptTemplate(like, job, template, modules, errand)
+            served_before = _zygote is not None
+            _zygote = _zygote or Zygote(like, job, template, modules, request)
             try:
-                helper = _kept.clone(errand)
+                child = _zygote.clone(request)
             except BaseException as error:
-                # Whatever it was, an errand may be half-way to it, and would be the next call's.
+                # Whatever it was, a request may be half-way to it, and would be the next call's.
                 _close("it has died" if isinstance(error, ConnectionError) else "")
                 if not isinstance(error, ConnectionError):
                     raise
             else:
-                template.on_end = _kept.claim()
+                template.on_end = _zygote.claim()
                 if served_before:
                     _slower.forget()
-                return helper
-        raise CantServe("the kept template dies when it is asked to clone itself")
+                return child
+        raise CantServe("the zygote dies when it is asked to clone itself")
 
 
 def _close(why: str) -> None:
-    """End the kept template, and say why."""
-    global _kept
-    kept, _kept = _kept, None
-    if kept is not None:
-        kept.retire()
+    """End the zygote, and say why."""
+    global _zygote
+    zygote, _zygote = _zygote, None
+    if zygote is not None:
+        zygote.retire()
         if why:
             _slower.say("another template is kept for the start method forkserver: %s", why)
 
 
 def stop() -> None:
-    """End the kept template, if there is one. The next call makes another."""
+    """End the zygote, if there is one. The next call makes another."""
     with _lock:
         _close("")
 
 
-class KeptTemplate:
-    """The kept template, as the supervisor sees it: a child of it, which ends with it.
+class Zygote:
+    """The zygote, as the supervisor sees it: a child of it, which ends with it.
 
     Args:
         like: what it was started with; see `likeness`.
         job: of the launching thread, in which it is started; it ends if that is cancelled before it is ready.
         template: for which it is started.
         modules: what it imports.
-        errand: for which it is started: on whose processors, and with whose resource tracker.
+        request: for which it is started: on whose processors, and with whose resource tracker.
 
     Raises:
         PreloadGivenUp: what it imported can't be cloned.
@@ -129,7 +129,7 @@ class KeptTemplate:
         job: Job,
         template: Template,
         modules: tuple[str, ...],
-        errand: Errand,
+        request: TemplateRequest,
     ) -> None:
         self.like = like
         self.modules = modules
@@ -139,34 +139,34 @@ class KeptTemplate:
             with contextlib.ExitStack() as opened:
                 self._channel, theirs = connection()
                 opened.callback(theirs.close)  # enter_context imports inspect (CPython 3.15)
-                file = to_memory("spawnx-order", memoryview(b""))
+                file = to_memory("spawnx-message", memoryview(b""))
                 opened.callback(os.close, file)
-                self._helper = Helper.launch(self._backend, _program(theirs.fileno(), file, modules, errand))
+                self._child = Child.launch(self._backend, _program(theirs.fileno(), file, modules, request))
         except OSError as error:
             raise CantServe(f"no template could be started: {error}") from error
-        template.guard.hold_helper(self._helper.pidfd)
+        template.guard.hold_child(self._child.pidfd)
         # Not its own method: it would never be collected.
-        self._end = mp_private.close_late(self, partial(_end, self._channel, self._helper))
-        self._wait_ready(job, errand)
+        self._end = mp_private.close_late(self, partial(_end, self._channel, self._child))
+        self._wait_ready(job, request)
 
-    def _wait_ready(self, job: Job, errand: Errand) -> None:
-        job.on_cancel = self._helper.kill
+    def _wait_ready(self, job: Job, request: TemplateRequest) -> None:
+        job.on_cancel = self._child.kill
         if job.cancelled:
-            self._helper.kill()
+            self._child.kill()
         try:
-            word, _ = self._hear(1 + wire.MASK + wire.MOST_TEXT)
+            word, _ = self._hear(1 + protocol.MASK + protocol.MOST_TEXT)
         except CantServe:
             self.close()
             raise
         finally:
             job.on_cancel = None
-        errand.pending.update(signals_of(int.from_bytes(word[1 : 1 + wire.MASK], "little")))
-        if word.startswith(wire.READY):
+        request.pending.update(signals_of(int.from_bytes(word[1 : 1 + protocol.MASK], "little")))
+        if word.startswith(protocol.READY):
             return
-        code, reason = self.close(), word[1 + wire.MASK :].decode(errors="replace")
-        if word.startswith(wire.GAVE_UP):
+        code, reason = self.close(), word[1 + protocol.MASK :].decode(errors="replace")
+        if word.startswith(protocol.GAVE_UP):
             raise PreloadGivenUp(reason)
-        raise CantServe(reason or f"the kept template ended {told(code)}")
+        raise CantServe(reason or f"the zygote ended {describe_exit(code)}")
 
     def _hear(self, most: int) -> tuple[bytes, list[int]]:
         """What it says next, and the fds that come with it; b"" if it has died.
@@ -176,7 +176,7 @@ class KeptTemplate:
         with standard_library():
             import socket
 
-        wait_readable([self._channel.fileno(), self._helper.pidfd], None)
+        wait_readable([self._channel.fileno(), self._child.pidfd], None)
         try:
             word, fds, _, _ = socket.recv_fds(self._channel, most, 1, socket.MSG_DONTWAIT)
         except (BlockingIOError, ConnectionError):
@@ -185,7 +185,7 @@ class KeptTemplate:
             raise _unheard(error) from None
         return word, fds
 
-    def clone(self, errand: Errand) -> Helper:
+    def clone(self, request: TemplateRequest) -> Child:
         """Have it cloned into the template of a call.
 
         Raises:
@@ -193,14 +193,14 @@ class KeptTemplate:
             CantServe: the system never clones.
             OSError: it could not be cloned.
         """
-        number, pidfds = self._ask(errand)
+        number, pidfds = self._ask(request)
         if number in PERMANENT:
             raise CantServe(os.strerror(number), for_good=True)
         if number:
             raise OSError(number, os.strerror(number))
         if not pidfds:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return Helper(self._backend, 0, pidfds[0])
+        return Child(self._backend, 0, pidfds[0])
 
     def claim(self) -> Callable[[], None]:
         """Have it last until the returned function is called: while a template that is its child is at work.
@@ -219,23 +219,23 @@ class KeptTemplate:
         if last:
             self.close()
 
-    def _ask(self, errand: Errand) -> tuple[int, list[int]]:
-        """Send it an errand; the errno that it answers, and a pidfd of the template that it has made.
+    def _ask(self, request: TemplateRequest) -> tuple[int, list[int]]:
+        """Send it a request; the errno that it answers, and a pidfd of the template that it has made.
 
         Raises:
             ConnectionError: it has died.
         """
-        streams = surroundings.open_streams()
+        streams = inherited.open_streams()
         what = {
-            "order": errand.order,
-            "arguments": errand.arguments,
-            "keep": errand.keep,
+            "message": request.message,
+            "arguments": request.arguments,
+            "keep": request.keep,
             "streams": streams,
-            "surroundings": surroundings.present(errand.affinity),
+            "inherited": inherited.capture(request.affinity),
         }
-        file = to_memory("spawnx-errand", memoryview(pickle.dumps(what)))
+        file = to_memory("spawnx-request", memoryview(pickle.dumps(what)))
         try:
-            fds = [file, *(fd for fd in (0, 1, 2) if streams[fd]), *errand.keep]
+            fds = [file, *(fd for fd in (0, 1, 2) if streams[fd]), *request.keep]
             _send(self._channel, fds)
             answer, pidfds = self._hear(4)
         except ConnectionError:
@@ -256,11 +256,11 @@ class KeptTemplate:
     def forget(self) -> None:
         """In a forked child: close what is open here, too."""
         self._channel.close()
-        self._helper.close()
+        self._child.close()
 
 
-def _program(channel: int, file: int, modules: tuple[str, ...], errand: Errand) -> Program:
-    tracker: int = errand.arguments["tracker"]  # type: ignore[assignment]
+def _program(channel: int, file: int, modules: tuple[str, ...], request: TemplateRequest) -> Program:
+    tracker: int = request.arguments["tracker"]  # type: ignore[assignment]
     arguments: dict[str, object] = {
         "channel": channel,
         "parent": os.getpid(),
@@ -269,7 +269,7 @@ def _program(channel: int, file: int, modules: tuple[str, ...], errand: Errand) 
         "argv": list(map(str, sys.argv)),
         "preload": modules,
     }
-    argv = command_line("spawnx.remote.kept", "main", file, arguments)
+    argv = command_line("spawnx.remote.zygote", "main", file, arguments)
     # What main() returns, and what that returns, is called when none of their frames is left.
     argv[argv.index("-c") + 1] += "()()"
     # All signals are blocked: Ctrl-C is not for it. It sees by itself when this process ends: a death signal would come
@@ -282,9 +282,9 @@ def _unheard(error: OSError) -> OSError | CantServe:
     return CantServe(str(error), for_good=True) if error.errno in FORBIDDEN else error
 
 
-def _end(channel: socket.socket, helper: Helper) -> int:
+def _end(channel: socket.socket, child: Child) -> int:
     channel.close()
-    return helper.end()
+    return child.end()
 
 
 def _send(channel: socket.socket, fds: Sequence[int]) -> None:
@@ -292,20 +292,22 @@ def _send(channel: socket.socket, fds: Sequence[int]) -> None:
     with standard_library():
         import socket
 
-    for start in range(0, len(fds), wire.MAX_SENT):
-        last = start + wire.MAX_SENT >= len(fds)
-        socket.send_fds(channel, [wire.COMPLETE if last else wire.MORE], fds[start : start + wire.MAX_SENT])
+    for start in range(0, len(fds), protocol.MAX_SENT):
+        last = start + protocol.MAX_SENT >= len(fds)
+        socket.send_fds(
+            channel, [protocol.COMPLETE if last else protocol.MORE], fds[start : start + protocol.MAX_SENT]
+        )
 
 
 def _forget() -> None:
-    """In a forked child: the kept template is the parent's; its end must not wait for ours."""
-    global _kept, _lock
-    if _kept is not None:
-        _kept.forget()
-    _kept, _lock = None, threading.Lock()
+    """In a forked child: the zygote is the parent's; its end must not wait for ours."""
+    global _zygote, _lock
+    if _zygote is not None:
+        _zygote.forget()
+    _zygote, _lock = None, threading.Lock()
 
 
-_kept: KeptTemplate | None = None
+_zygote: Zygote | None = None
 _slower = Slower()
 _lock = threading.Lock()
 os.register_at_fork(after_in_child=_forget)

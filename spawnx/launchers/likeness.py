@@ -1,8 +1,8 @@
-"""What a kept template must have been started with to serve a call: what a clone of it can't take on afterwards.
+"""What a zygote must have been started with to serve a call: what a clone of it can't take on afterwards.
 
 That is what fork(2) gives a child from the thread that creates it (the kernel's list: see csrc/inherited.c, and what
 /proc has of a thread), and what is read when an interpreter or a slow module starts. The rest is in
-`remote.surroundings`.
+`remote.inherited`.
 
 Not on it, as no system call tells: rules of landlock(7) that were added when the process had no_new_privs already.
 """
@@ -15,12 +15,12 @@ import resource
 import sys
 
 from spawnx import mp_private
-from spawnx.remote import preload, surroundings
+from spawnx.remote import inherited, preload
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from spawnx.launchers.template import Errand
+    from spawnx.launchers.template import TemplateRequest
 
 # What is read when an interpreter starts, or when a module is imported that takes long: the beginnings of names.
 _READ_EARLY = (
@@ -41,8 +41,8 @@ _FILES = (
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid_for_children", "time_for_children", "user", "uts")
 
 
-def of(errand: Errand, modules: tuple[str, ...]) -> dict[str, object]:
-    """What a kept template that imports some modules must have been started with, by names for people.
+def of(request: TemplateRequest, modules: tuple[str, ...]) -> dict[str, object]:
+    """What a zygote that imports some modules must have been started with, by names for people.
 
     To be called in the launching thread, which has what the caller's has.
 
@@ -55,8 +55,8 @@ def of(errand: Errand, modules: tuple[str, ...]) -> dict[str, object]:
         "its options": mp_private.interpreter_flags(),
         "the process group": os.getpgrp(),
         "the session": os.getsid(0),
-        "the standard streams that are open": surroundings.open_streams(),
-        "the hard limits": [resource.getrlimit(limit)[1] for limit in surroundings.LIMITS],
+        "the standard streams that are open": inherited.open_streams(),
+        "the hard limits": [resource.getrlimit(limit)[1] for limit in inherited.LIMITS],
         "the limit of stacks": resource.getrlimit(
             resource.RLIMIT_STACK
         ),  # read by libc, for the stacks of threads
@@ -68,7 +68,7 @@ def of(errand: Errand, modules: tuple[str, ...]) -> dict[str, object]:
         **_inherited(),
     }
     if modules:  # libraries count the processors when they are loaded
-        found["the processors"] = sorted(errand.affinity or ())
+        found["the processors"] = sorted(request.affinity or ())
     if not all(map(preload.is_vetted, modules)):  # which file a name stands for
         found["sys.path"] = sys.path[:]
     return found

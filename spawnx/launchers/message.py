@@ -61,14 +61,14 @@ class Messages:
 
     def of(self, rank: RankProcess) -> Message:
         """The message of a rank: the same for all, if the payload may be shared."""
-        rank.kept = (self._order.fn, self._order.args)
+        rank.keepalive = (self._order.fn, self._order.args)
         if self._shared is not None:
             return self._shared
         rank.give(self._payloads.for_rank())
         collector, buffer = mp_private.Collector("spawn"), io.BytesIO()
         collector.dump(reduction.ForkingPickler(buffer), mp_private.preparation_data(rank.name))
         collector.dump(reduction.ForkingPickler(buffer), rank)
-        file = to_memory("spawnx-order", buffer.getbuffer())
+        file = to_memory("spawnx-message", buffer.getbuffer())
         self._files.append(file)
         message = Message(file, buffer.tell(), collector.fds)
         if self._payloads.shareable:

@@ -6,7 +6,7 @@ import errno
 import os
 
 from spawnx import mp_private
-from spawnx.launchers.held import in_lasting_thread
+from spawnx.launchers.popen import in_lasting_thread
 from spawnx.payload import Payloads
 from spawnx.remote import rank as remote
 
@@ -33,28 +33,28 @@ class StdlibLauncher:
 
 
 def _start_forked(order: Order, ranks: Sequence[RankProcess]) -> None:
-    protection = _protection(order)
+    policy = _orphan_policy(order)
     for rank in ranks:
-        rank.protection = protection
-        rank.armed = protection.parent is not None
+        rank.orphan_policy = policy
+        rank.armed = policy.parent is not None
         rank.ends = order.guard.ends
         rank.give(remote.Call(order.fn, order.args))
         rank.start()
 
 
 def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:
-    protection = _protection(order)
+    policy = _orphan_policy(order)
     ends = order.guard.ends
     payloads = Payloads(order.fn, order.args, order.start_method, before=ends.fds)
     try:
         for rank, report_path in zip(ranks, order.report_paths, strict=True):
-            rank.protection = protection
-            rank.armed = protection.parent is not None
+            rank.orphan_policy = policy
+            rank.armed = policy.parent is not None
             rank.give(payloads.for_rank())
-            rank.kept = (order.fn, order.args)
-            rank.early_word = mp_private.EarlyWord(rank.name)
-            rank.early_word.begin = remote.begin
-            rank.early_word.args = (rank.name, report_path, order.first_death_signal, protection, ends)
+            rank.keepalive = (order.fn, order.args)
+            rank.preparation_hook = mp_private.PreparationHook(rank.name)
+            rank.preparation_hook.function = remote.before_main
+            rank.preparation_hook.args = (rank.name, report_path, order.first_death_signal, policy, ends)
             # Between the fork inside and the moment it is known, a KeyboardInterrupt loses the child to us, as in
             # multiprocessing: it finds its pipe closed and exits. Signals can't be blocked, the rank would
             # inherit that.
@@ -64,7 +64,7 @@ def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:
                 if order.start_method != "forkserver":
                     raise
                 raise ConnectionResetError(errno.ECONNRESET, _forkserver_ended()) from error
-            rank.early_word = None
+            rank.preparation_hook = None
     finally:
         payloads.close()
 
@@ -75,9 +75,9 @@ def _forkserver_ended() -> str:
     return f"multiprocessing's forkserver has ended; its standard error says why{why}"
 
 
-def _protection(order: Order) -> remote.Protection:
+def _orphan_policy(order: Order) -> remote.OrphanPolicy:
     parent = _lasting_parent(order.start_method)
-    return remote.Protection(order.guard.kind, order.guard.grace, order.backend.name, parent)
+    return remote.OrphanPolicy(order.guard.kind, order.guard.grace, order.backend.name, parent)
 
 
 def _lasting_parent(start_method: str) -> int | None:

@@ -16,12 +16,12 @@ from functools import partial
 from spawnx import affinity
 from spawnx.backends.contract import FORBIDDEN
 from spawnx.backends.python import wait_readable
-from spawnx.helper import connection, told
-from spawnx.launchers import adoption, held
+from spawnx.child import connection, describe_exit
+from spawnx.launchers import adoption, popen
 from spawnx.launchers.message import Messages
-from spawnx.launchers.thread import launch_in_thread
+from spawnx.launchers.threads import launch_in_thread
 from spawnx.payload import append, to_memory
-from spawnx.remote import gate, preload, table, wire
+from spawnx.remote import gate, preload, protocol, table
 from spawnx.remote.ends import Ends
 from spawnx.standard import standard_library
 
@@ -29,10 +29,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from spawnx.child import Child
     from spawnx.guard import Guard
-    from spawnx.helper import Helper
     from spawnx.launchers import Order
-    from spawnx.launchers.thread import Job
+    from spawnx.launchers.threads import Job
     from spawnx.payload import Payloads
     from spawnx.process import RankProcess
 
@@ -62,25 +62,25 @@ class CantServe(Exception):  # noqa: N818 - no error, but a reason to go another
         self.expected = expected
 
 
-class Errand:
+class TemplateRequest:
     """What a template is to do.
 
     Attributes:
-        order: the fd of its message.
+        message: the fd of its message.
         arguments: of `remote.template.main`, besides that.
         keep: the fds that it has under the same numbers.
-        affinity: see `spawnx.affinity.present`.
+        affinity: see `spawnx.affinity.capture`.
         pending: the signals that were sent to what was started for it, and that nobody has taken.
     """
 
-    __slots__ = ("affinity", "arguments", "keep", "order", "pending")
+    __slots__ = ("affinity", "arguments", "keep", "message", "pending")
 
-    def __init__(self, order: int, arguments: dict[str, object], keep: list[int]) -> None:
-        self.order = order
+    def __init__(self, message: int, arguments: dict[str, object], keep: list[int]) -> None:
+        self.message = message
         self.arguments = arguments
         self.keep = keep
         self.pending: set[int] = set()
-        self.affinity = affinity.present()
+        self.affinity = affinity.capture()
 
 
 class CloneFailedError(OSError):
@@ -120,7 +120,7 @@ class Template:
         self._order = order
         self._modules = modules
         self._ranks = ranks
-        self._holder = held.Holder(order.backend)
+        self._holder = popen.Holder(order.backend)
         self._pidfds: list[int] = []  # of ranks that are no children of this process yet
         self._are_held: bool | None = None
         self._forbidden: OSError | None = None
@@ -144,7 +144,7 @@ class Template:
             opened.callback(self._gate.close)
             self._opened = opened.pop_all()
 
-    def serve(self, launch: Callable[[Errand, Job], Helper]) -> None:
+    def serve(self, launch: Callable[[TemplateRequest, Job], Child]) -> None:
         """Have it make all ranks.
 
         Args:
@@ -157,18 +157,18 @@ class Template:
             RuntimeError: the template died while it made them; none is left.
         """
         with self._opened:
-            # The errand is prepared there as well: no handler comes between the making of its memory and its note.
-            launch_in_thread(lambda job: self._work(job, launch, self._errand()), self.guard)
+            # The request is prepared there as well: no handler comes between the making of its memory and its note.
+            launch_in_thread(lambda job: self._work(job, launch, self._request()), self.guard)
 
     def __del__(self) -> None:
         """Give back what was opened, where an interrupt came before `serve`."""
         if (opened := getattr(self, "_opened", None)) is not None:
             opened.close()
 
-    def _errand(self) -> Errand:
+    def _request(self) -> TemplateRequest:
         message = self._messages.of(self._ranks[0])
         for rank in self._ranks:
-            rank.kept = self._ranks[0].kept
+            rank.keepalive = self._ranks[0].keepalive
         # All of one size, so that each clone reads its own: to drop a list of them would be work for N in each of N.
         places = [pickle.dumps(rank.place) for rank in self._ranks]
         place_size = max(map(len, places))
@@ -193,24 +193,26 @@ class Template:
             "start_method": self._order.start_method,
             "keep": tuple(keep),
         }
-        return Errand(message.file, arguments, keep)
+        return TemplateRequest(message.file, arguments, keep)
 
-    def _work(self, job: Job, launch: Callable[[Errand, Job], Helper], errand: Errand) -> None:
+    def _work(
+        self, job: Job, launch: Callable[[TemplateRequest, Job], Child], request: TemplateRequest
+    ) -> None:
         try:
-            helper = launch(errand, job)
+            child = launch(request, job)
         finally:
-            self.pending |= errand.pending
+            self.pending |= request.pending
             self._theirs.close()
         try:
-            job.on_cancel = partial(self._cancel, helper)
+            job.on_cancel = partial(self._cancel, child)
             if job.cancelled:
-                self._cancel(helper)
-            self.guard.hold_helper(helper.pidfd)
-            if self._wait_made(helper):
-                self._adopt(helper)
-            helper.wait()
+                self._cancel(child)
+            self.guard.hold_child(child.pidfd)
+            if self._wait_made(child):
+                self._adopt(child)
+            child.wait()
             job.on_cancel = None
-            code = helper.reap()
+            code = child.reap()
             self.pending.update(self._table.pending)
             self._take(code, cancelled=job.cancelled)
         finally:
@@ -218,26 +220,26 @@ class Template:
             if self.on_end is not None:
                 self.on_end()
 
-    def _cancel(self, helper: Helper) -> None:
+    def _cancel(self, child: Child) -> None:
         """Have it end, with what it has made: at the second time at once."""
         if self._table.state == table.BOOTING or self._is_cancelled:
-            helper.kill()  # the kernel then ends its ranks
+            child.kill()  # the kernel then ends its ranks
         self._is_cancelled = True
         self._channel.shutdown(_BOTH_WAYS)
 
-    def _wait_made(self, helper: Helper) -> bool:
+    def _wait_made(self, child: Child) -> bool:
         """Wait until all ranks have been made, and wait at the gate; whether it says so, and does not end."""
         from posix import read as read_now  # eventlet's os.read waits; recvfrom(2) may be forbidden
 
         channel = self._channel.fileno()
-        wait_readable([channel, helper.pidfd], None)
-        return wait_readable([channel], 0) and read_now(channel, 1) == wire.AT_GATE
+        wait_readable([channel, child.pidfd], None)
+        return wait_readable([channel], 0) and read_now(channel, 1) == protocol.AT_GATE
 
-    def _adopt(self, helper: Helper) -> None:
+    def _adopt(self, child: Child) -> None:
         """Let it end, and its ranks be children of this process."""
         pids = self._table.pids
         pidfds = self._holder.open_unadopted(pids)
-        if helper.wait(0):
+        if child.wait(0):
             # Until now it has kept the numbers of its ranks from being others'; not for certain.
             for pidfd in pidfds:
                 os.close(pidfd)
@@ -247,8 +249,8 @@ class Template:
             self._are_held = self.guard.hold_unadopted(pidfds)
         try:
             with adoption.adopting(pids):
-                self._send(wire.ADOPT)
-                helper.wait()
+                self._send(protocol.ADOPT)
+                child.wait()
         except BrokenPipeError:  # it was cancelled, or has died
             pass
         except OSError as error:
@@ -282,9 +284,11 @@ class Template:
             if cancelled:
                 return  # the interrupt is about to be raised
             half_way = f"while it made rank {len(pids)} of {len(self._ranks)}"
-            raise RuntimeError(f"the template of the ranks ended {told(code)} {half_way}; no rank is left")
+            raise RuntimeError(
+                f"the template of the ranks ended {describe_exit(code)} {half_way}; no rank is left"
+            )
         if not is_adopted:
-            # A kernel that takes the request and ignores it; or the kept template has died, and was between.
+            # A kernel that takes the request and ignores it; or the zygote has died, and was between.
             raise CantServe("the kernel has given the ranks to another process")
         pidfds, self._pidfds = self._pidfds, []
         self.guard.holds_all = self._are_held  # of these ranks: those by exec in their place would be others
@@ -302,7 +306,7 @@ class Template:
             hint = "SPAWNX_LAUNCHER=clone runs it once for all ranks"
             raise CantServe(f"{shared.reason}; {hint}", for_good=True)
         if shared.state == table.BOOTING:
-            reason = shared.reason or f"the template ended {told(code)}"
+            reason = shared.reason or f"the template ended {describe_exit(code)}"
             raise CantServe(reason, for_good=shared.errno in PERMANENT)
 
     def _are_adopted(self) -> bool:
@@ -327,7 +331,7 @@ class _Gate:
         self._own = -1
         if self.ends.gate < 0:
             theirs, self._own = gate.make()
-            self.ends = Ends(guard.ends.board, guard.ends.notices, theirs)
+            self.ends = Ends(guard.ends.scoreboard, guard.ends.notices, theirs)
 
     def open(self, ranks: int) -> None:
         if self._own >= 0:

@@ -12,7 +12,7 @@ import select
 import signal
 
 from spawnx.backends.python import wait_readable
-from spawnx.remote import gate, table, wire
+from spawnx.remote import gate, protocol, table
 from spawnx.remote.rank import SIGINT, SIGKILL, arm_or_leave
 
 TYPE_CHECKING = False
@@ -101,9 +101,9 @@ def fork_ranks(
     # The end of that pipe is nobody's but the ranks': each closes it at the gate, or by its own end.
     _wait([at_gate, channel, supervisor])
     with contextlib.suppress(OSError):  # the supervisor is gone, and this is how it is noticed
-        os.write(channel, wire.AT_GATE)
+        os.write(channel, protocol.AT_GATE)
     _wait([channel, supervisor])
-    if _heard(channel) != wire.ADOPT:
+    if _heard(channel) != protocol.ADOPT:
         _end_with_ranks(shared)
     shared.write_last(table.CLONED)
     os._exit(0)

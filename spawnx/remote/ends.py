@@ -29,15 +29,15 @@ class Ends:
     """What a rank has of its call.
 
     Attributes:
-        board: see `remote.board`; -1 where there is none, as all of them.
+        scoreboard: see `remote.scoreboard`; -1 where there is none, as all of them.
         notices: the end of `remote.notices` at which it writes.
         gate: the end of `remote.gate` at which it reads.
     """
 
-    __slots__ = ("board", "gate", "notices")
+    __slots__ = ("gate", "notices", "scoreboard")
 
-    def __init__(self, board: int = -1, notices: int = -1, gate: int = -1) -> None:
-        self.board = board
+    def __init__(self, scoreboard: int = -1, notices: int = -1, gate: int = -1) -> None:
+        self.scoreboard = scoreboard
         self.notices = notices
         self.gate = gate
 
@@ -51,7 +51,7 @@ class Ends:
     @property
     def numbers(self) -> tuple[int, int, int]:
         """All three, in the order in which `Ends` takes them."""
-        return self.board, self.notices, self.gate
+        return self.scoreboard, self.notices, self.gate
 
     @property
     def fds(self) -> list[int]:

@@ -15,9 +15,9 @@ import sys
 
 from spawnx import clock
 from spawnx.backends.contract import FORBIDDEN
+from spawnx.remote.daemonize import daemonize
 from spawnx.remote.names import is_ours
-from spawnx.remote.wire import DISMISS, HOLD_ARMED, HOLD_UNARMED, MAX_SENT
-from spawnx.remote.withdraw import withdraw
+from spawnx.remote.protocol import DISMISS, HOLD_ARMED, HOLD_UNARMED, MAX_SENT
 
 # Orphans get SIGTERM after this part of the grace.
 _TERM_PART = 5
@@ -28,18 +28,18 @@ _KILLED_WITHIN_S = 30.0
 def main() -> None:
     """Be the guardian: `sys.argv` has what csrc/guardian.c says."""
     channel, folder, supervisor, grace_ms = map(int, sys.argv[1:5])
-    _withdraw()
+    _daemonize()
     if Guardian(channel, _pidfd_of_parent(supervisor), grace_ms / 1000).guard():
         _remove(folder, sys.argv[5])
     os._exit(0)
 
 
-def _withdraw() -> None:
+def _daemonize() -> None:
     """Be on our own. See csrc/guardian.c."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     with contextlib.suppress(OSError):
         os.setsid()
-    withdraw()
+    daemonize()
     _check_signals()
     with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as name:
         name.write("spawnx-guardian")

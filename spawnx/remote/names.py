@@ -5,8 +5,8 @@ Nothing else is removed. csrc/guardian.c knows these names, too.
 
 from __future__ import annotations
 
-# The board, where it has a name.
-BOARD = "board"
+# The scoreboard, where it has a name.
+SCOREBOARD = "scoreboard"
 _REPORT = "pickle"
 # What is appended to the name of a report: for one that is being written; for the word that the rank has ended well.
 PART = ".part"
@@ -19,7 +19,7 @@ def of_report(rank: int) -> str:
 
 
 def is_ours(name: str) -> bool:
-    """Whether a file may be one of a rank's, or the board."""
+    """Whether a file may be one of a rank's, or the scoreboard."""
     rank, _, kind = name.partition(".")
     is_rank = rank.isascii() and rank.isdigit()
-    return name == BOARD or (is_rank and kind in {_REPORT, _REPORT + PART, _REPORT + ENDED})
+    return name == SCOREBOARD or (is_rank and kind in {_REPORT, _REPORT + PART, _REPORT + ENDED})

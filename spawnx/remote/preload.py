@@ -1,7 +1,7 @@
 """What a template imports before it is cloned, and what is then renewed in every clone.
 
 The table of vetted third-party modules is `VETTED`: each with what must not be equal in two ranks, and when one may end
-at once (`remote.leave`). Others join it by one entry here; what they renew, also by `os.register_at_fork`, which is
+at once (`remote.exit`). Others join it by one entry here; what they renew, also by `os.register_at_fork`, which is
 called in clones as well.
 """
 

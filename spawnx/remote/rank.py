@@ -1,7 +1,7 @@
 """A rank, from its first instruction of ours to its last: what it runs, how it fails, how it ends.
 
-Two ways lead here. A fresh interpreter calls `begin` before it imports the main module, then unpickles a `Rank` and
-bootstraps it. A forked child has its `Rank` already. This file is imported in every rank: it imports next to nothing.
+Two ways lead here. A fresh interpreter calls `before_main` before it imports the main module, then unpickles a `Rank`
+and bootstraps it. A forked child has its `Rank` already. Every rank imports this file: it imports next to nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import partial
 from multiprocessing.process import BaseProcess
 
 from spawnx import clock
-from spawnx.remote import board, report
+from spawnx.remote import report, scoreboard
 from spawnx.remote.ends import Ends, Own
 from spawnx.standard import standard_library
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from spawnx.backends.contract import Backend
-    from spawnx.mp_private import Message
+    from spawnx.mp_private import Preparation
 
 # What Windows gives a console program that Ctrl-C ended (STATUS_CONTROL_C_EXIT), as CPython's own main does.
 _WINDOWS_CONTROL_C = 0xC000013A
@@ -41,7 +41,7 @@ SIGINT = int(signal.SIGINT)
 SIGKILL = int(getattr(signal, "SIGKILL", 9))  # Windows has none, and no use for it here
 
 
-class Protection:
+class OrphanPolicy:
     """How a rank that multiprocessing starts is kept from outliving its supervisor.
 
     Attributes:
@@ -68,7 +68,7 @@ class Protection:
 
             arm_or_leave(backends.named(self.backend), signum, self.parent)
 
-    def begin(self, gate: int) -> None:
+    def enforce(self, gate: int) -> None:
         """Wait at the gate to be let on to user code."""
         if self.kind == GUARDIAN:
             with standard_library():
@@ -85,7 +85,7 @@ class Protection:
 
 
 def main(
-    order: int,
+    message: int,
     *,
     size: int,
     rank: tuple[int, str, tuple[int, ...], str],
@@ -99,9 +99,9 @@ def main(
     """The whole life of a fresh interpreter that `launchers.exec` has launched.
 
     Args:
-        order: the fd of the message, which all ranks share: it is read without moving its offset.
+        message: the fd of the message, which all ranks share: it is read without moving its offset.
         size: the length of the message in bytes.
-        rank: this rank's place, see `Rank.take_place`.
+        rank: this rank's place, see `Rank.set_place`.
         backend: the backend that arms.
         armed: whether the launch has armed already.
         guarded: whether there is a gate to wait at.
@@ -112,20 +112,20 @@ def main(
     with standard_library():
         from spawnx import mp_private
 
-        message = mp_private.Message(os.pread(order, size, 0))
-    os.close(order)
-    mp_private.use_path(message.path)
+        preparation = mp_private.Preparation(os.pread(message, size, 0))
+    os.close(message)
+    mp_private.use_path(preparation.path)
     if not armed:
-        Protection(OFF, 0, backend, parent).arm(SIGKILL if guarded else SIGINT)
+        OrphanPolicy(OFF, 0, backend, parent).arm(SIGKILL if guarded else SIGINT)
     mp_private.use_resource_tracker(tracker)
-    protection = Protection(GUARDIAN, 0, backend, parent)
-    enter = partial(protection.begin, ends[2]) if guarded else None
-    sys.exit(be(message, rank, parent, enter, Ends(*ends)))
+    policy = OrphanPolicy(GUARDIAN, 0, backend, parent)
+    enter = partial(policy.enforce, ends[2]) if guarded else None
+    sys.exit(run_rank(preparation, rank, parent, enter, Ends(*ends)))
 
 
-def rehearse(order: int, *, path: list[object], backend: str) -> None:
-    """Do what ranks do before they read what is their own, and end: see `evidence.try_interpreter`."""
-    os.close(order)
+def rehearse(message: int, *, path: list[object], backend: str) -> None:
+    """Do what ranks do before they read what is their own, and end: see `postmortem.try_interpreter`."""
+    os.close(message)
     with standard_library():
         from spawnx import backends, mp_private
     mp_private.use_path(path)
@@ -133,8 +133,8 @@ def rehearse(order: int, *, path: list[object], backend: str) -> None:
         backends.named(backend).load()
 
 
-def be(
-    message: Message,
+def run_rank(
+    preparation: Preparation,
     place: tuple[int, str, tuple[int, ...], str],
     parent: int,
     enter: Callable[[], None] | None,
@@ -143,8 +143,8 @@ def be(
     """Be a rank of our own launching, from the gate until its exit code is known.
 
     Args:
-        message: what it unpickles.
-        place: see `Rank.take_place`.
+        preparation: what it unpickles.
+        place: see `Rank.set_place`.
         parent: the supervisor's pid.
         enter: waits at the gate; None: there is none.
         ends: by which it reaches the supervisor.
@@ -155,9 +155,9 @@ def be(
     _begin_to_import(place[3], ends)
     if enter is not None:
         enter()
-    process: Rank = message.receive(place[1])
-    del message
-    process.take_place(*place)
+    process: Rank = preparation.receive(place[1])
+    del preparation
+    process.set_place(*place)
     return mp_private.bootstrap(process, open_parent(parent))
 
 
@@ -170,29 +170,29 @@ def open_parent(supervisor: int) -> int | None:
         return None
 
 
-def begin(name: str, report_path: str, death_signal: int, protection: Protection, ends: Ends) -> str:
+def before_main(name: str, report_path: str, death_signal: int, policy: OrphanPolicy, ends: Ends) -> str:
     """Protect and observe a fresh interpreter of multiprocessing's before it imports the main module; returns `name`.
 
     The gate comes later, in `Rank.run`: the supervisor may still be writing what this interpreter is to read.
     """
-    protection.arm(death_signal)
+    policy.arm(death_signal)
     _begin_to_import(report_path, ends)
     return name
 
 
 def _begin_to_import(report_path: str, ends: Ends) -> None:
     """Begin to be a rank, in a fresh interpreter that is about to import the main module."""
-    _take_place(report_path, ends)
-    board.mark(board.IMPORT)
+    _receive_ends(report_path, ends)
+    scoreboard.mark(scoreboard.IMPORT)
     _boot_reporter.install(report_path)
 
 
-def _take_place(report_path: str, ends: Ends) -> None:
+def _receive_ends(report_path: str, ends: Ends) -> None:
     """Have what was handed over to this rank, from before user code is run until its end."""
     global _ends, _notices
     folder, rank = report.place_of(report_path)
     _ends, _notices = ends, Own(ends.notices)
-    board.take_place(ends.board, rank, folder)
+    scoreboard.open_place(ends.scoreboard, rank, folder)
 
 
 # What this process has as a rank.
@@ -206,13 +206,13 @@ def fail(path: str, stage: str, error: BaseException, traceback: TracebackType |
         from spawnx.remote import notices
 
     raised = clock.monotonic()
-    board.mark_failing()
+    scoreboard.mark_failing()
     number = report_or_print(path, stage, error, traceback, raised)
     if number:
         with standard_library():
             from traceback import format_exception_only
 
-        board.write_headline("".join(format_exception_only(error)))
+        scoreboard.write_headline("".join(format_exception_only(error)))
     notices.tell(_notices, report.place_of(path)[1], number)
 
 
@@ -220,16 +220,16 @@ def report_or_print(
     path: str, stage: str, error: BaseException, traceback: TracebackType | None, raised: float | None = None
 ) -> int:
     """Report; where that can't be, leave the traceback on stderr, and return the errno."""
-    told = report.of(error, traceback, stage, raised)
-    is_on_board = board.write_report(report.pack(told, board.MOST_TEXT))
+    made = report.of(error, traceback, stage, raised)
+    is_on_scoreboard = scoreboard.write_report(report.pack(made, scoreboard.MOST_TEXT))
     try:
-        report.write(path, report.pack(told))
+        report.write(path, report.pack(made))
     except OSError as failed:
-        if is_on_board:
+        if is_on_scoreboard:
             return 0
         # Suppressed: it may be a file on the same full disk; or closed, or None.
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.write(told.text)
+            sys.stderr.write(made.text)
         return failed.errno or errno.EIO
     return 0
 
@@ -258,7 +258,7 @@ def pass_gate(fd: int, backend: Backend, parent: int | None) -> None:
 class _BootReporter:
     """Reports what ends the interpreter before there is a `Rank` to do it: chiefly, what the main module raises."""
 
-    stage = board.IMPORT
+    stage = scoreboard.IMPORT
 
     def install(self, report_path: str) -> None:
         self._report_path = report_path
@@ -293,13 +293,13 @@ class Rank(BaseProcess):
     _report_path: str
     _records_end: bool
     _start_method: str
-    _call: Call | Received
+    _call: Call | PickledCall
     # None: the rank is protected before it comes to `run`.
-    protection: Protection | None = None
+    orphan_policy: OrphanPolicy | None = None
     # Of a forked rank; the others have theirs before they have this.
     ends: Ends | None = None
 
-    def take_place(self, rank: int, name: str, identity: tuple[int, ...], report_path: str) -> None:
+    def set_place(self, rank: int, name: str, identity: tuple[int, ...], report_path: str) -> None:
         """Be this one of the ranks that unpickle the same message."""
         self._rank = rank
         self._name = name
@@ -312,18 +312,18 @@ class Rank(BaseProcess):
         As in the reference, a BaseException that is no Exception ends the rank with exit code 1 and no report
         (SystemExit: with its own code). Unlike there, KeyboardInterrupt is no success: see `_bootstrap`.
         """
-        stage = board.UNPICKLE
+        stage = scoreboard.UNPICKLE
         try:
-            if self.protection is not None:
-                self.protection.begin(_ends.gate)
+            if self.orphan_policy is not None:
+                self.orphan_policy.enforce(_ends.gate)
             _boot_reporter.remove()
-            board.mark(stage)
+            scoreboard.mark(stage)
             fn, args = self._call.take()
             del self._call  # a payload need not live as long as the rank
-            stage = board.RUN
-            board.mark(stage)
+            stage = scoreboard.RUN
+            scoreboard.mark(stage)
             fn(self._rank, *args)
-            board.mark(board.EXIT)
+            scoreboard.mark(scoreboard.EXIT)
         except KeyboardInterrupt:
             self._interrupted = True
         except Exception as error:
@@ -337,7 +337,7 @@ class Rank(BaseProcess):
         self._pid = os.getpid()
         self._interrupted = False
         if self.ends is not None:
-            _take_place(self._report_path, self.ends)
+            _receive_ends(self._report_path, self.ends)
         code: int = super()._bootstrap(parent_sentinel)  # type: ignore[misc]
         if self._interrupted:
             die_by_sigint(self._start_method)
@@ -348,8 +348,8 @@ class Rank(BaseProcess):
 
 def unpickled() -> Rank:
     """The `Rank` that a fresh interpreter is about to fill with what comes next in the pickle."""
-    _boot_reporter.stage = board.UNPICKLE
-    board.mark(board.UNPICKLE)
+    _boot_reporter.stage = scoreboard.UNPICKLE
+    scoreboard.mark(scoreboard.UNPICKLE)
     return Rank.__new__(Rank)
 
 
@@ -388,7 +388,7 @@ class Call:
         return self._fn, self._args
 
 
-class Received:
+class PickledCall:
     """A payload in a rank.
 
     Args:

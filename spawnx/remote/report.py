@@ -1,6 +1,6 @@
-"""What a failing rank leaves for the supervisor: a file in the context's folder, and the same on the board.
+"""What a failing rank leaves for the supervisor: a file in the context's folder, and the same on the scoreboard.
 
-The file is for callers that read error files, and has the text whole. What is on the board is there still when the
+The file is for callers that read error files, and has the text whole. What is on the scoreboard is there still when the
 folder has been emptied, or could not be written into.
 
 Both begin as the reference's file does (torch 2.13), with the pickled text of the traceback; what the reference doesn't
@@ -15,7 +15,7 @@ import os
 import sys
 
 from spawnx import clock
-from spawnx.remote.board import IMPORT, RUN, UNPICKLE
+from spawnx.remote.scoreboard import IMPORT, RUN, UNPICKLE
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -62,7 +62,7 @@ class Report:
         self.peak_kib = peak_kib
 
     @property
-    def told(self) -> str:
+    def message(self) -> str:
         """The text for the exception's message: the traceback, after the stage if user code was not reached."""
         if self.stage not in _BEFORE:
             return self.text

@@ -1,6 +1,6 @@
 """What modules of the standard library keep of the process in which they were imported, or first asked.
 
-A kept template may have imported any of them, long ago, in another environment. A clone of it works these things out
+A zygote may have imported any of them, long ago, in another environment. A clone of it works these things out
 again. The list is that of CPython 3.10 to 3.14, read and compared: `tests/unit/test_stale.py` compares every module of
 the library in a fresh interpreter with the same in a rank.
 """

@@ -43,7 +43,7 @@ def _check_startup(code: str) -> None:
 
 
 def main(
-    order: int,
+    message: int,
     *,
     size: int,
     place_size: int,
@@ -63,7 +63,7 @@ def main(
     """Be a template. Returns in the clones only, with what each is to do next: with no frame of the template's left.
 
     Args:
-        order: the fd of the message, and of the places that follow it.
+        message: the fd of the message, and of the places that follow it.
         size: the length of the message in bytes.
         place_size: that of each place.
         ranks: how many clones to make.
@@ -84,22 +84,22 @@ def main(
     os.close(table)
     try:
         with standard_library():
-            message = mp_private.Message(os.pread(order, size, 0))
+            preparation = mp_private.Preparation(os.pread(message, size, 0))
             for name in OF_EVERY_RANK:
                 importlib.import_module(name)
-        mp_private.use_path(message.path)
+        mp_private.use_path(preparation.path)
         with standard_library():
-            from spawnx.remote import leave as leaving  # it needs cffi, which may be found on that path only
+            from spawnx.remote.exit import FastExit  # it needs cffi, which may be found on that path only
 
         # By spawn, start-up code runs in each rank. By forkserver it runs once, as in multiprocessing's.
         startup_code = startup.find_unknown(opened, names) if start_method == "spawn" else ""
         _check_startup(startup_code)
         mp_private.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
-        message.prepare_clones()
+        preparation.prepare_clones()
         if preload:
-            preloading.preload(preload, message.import_main, known)
-        ending = (
-            None if start_method == "forkserver" else leaving.Ending(preload, startup_code=bool(startup_code))
+            preloading.preload(preload, preparation.import_main, known)
+        fast_exit = (
+            None if start_method == "forkserver" else FastExit(preload, startup_code=bool(startup_code))
         )
         supervisor = pidfd_of_parent(parent) if supervisor < 0 else supervisor
         position, unadopted = _clone(shared, ranks, channel, supervisor)
@@ -115,21 +115,21 @@ def main(
     if preload:
         preloading.renew()
     at = size + place_size * position
-    place: Place = pickle.loads(os.pread(order, place_size, at))  # noqa: S301 - from our supervisor
-    os.close(order)
+    place: Place = pickle.loads(os.pread(message, place_size, at))  # noqa: S301 - from our supervisor
+    os.close(message)
     # Not signal.pthread_sigmask: it would make enums of all signals, 0.1 ms in each of a thousand ranks.
     _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def be_rank() -> int:
         enter = partial(unadopted.pass_gate, ends[2], parent)
-        return remote.be(message, place, parent, enter, Ends(*ends))
+        return remote.run_rank(preparation, place, parent, enter, Ends(*ends))
 
     def run() -> None:
-        if ending is None:
+        if fast_exit is None:
             mp_private.run_as_forkservers(be_rank)
         else:
-            ending.begin()
-            ending.leave(be_rank())
+            fast_exit.start()
+            fast_exit.leave(be_rank())
 
     return run
 

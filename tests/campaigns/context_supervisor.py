@@ -34,7 +34,7 @@ MOST_DROPPED = 8
 # What ranks may take to end, and what ended with them to be gone, on a machine that has other things to do.
 PATIENCE_S = 30.0
 # What supervisors keep from call to call, by what stands in the command line.
-_KEPT = ("spawnx.remote.kept", "resource_tracker", "forkserver")
+_KEPT = ("spawnx.remote.zygote", "resource_tracker", "forkserver")
 _GUARDIANS = ("spawnx-guardian", "spawnx.remote.guardian")
 
 

@@ -224,7 +224,7 @@ def left(full: str) -> list[str]:
     if full:
         Path(full, "filler").unlink(missing_ok=True)
     folders = [os.environ["TMPDIR"], *([full] if full else [])]
-    # The kept template lives on, one of them, with its board.
+    # The zygote lives on, one of them, with its scoreboard.
     children = [one for one in psutil.Process().children() if not is_helper(one)]
     children = sorted(children, key=is_kept_template)
     if children and is_kept_template(children[-1]):
@@ -232,7 +232,7 @@ def left(full: str) -> list[str]:
     return [
         *(f"process {one.pid} {one.name()}" for one in children),
         *(f"file {name}" for folder in folders for name in os.listdir(folder) if name.startswith("spawnx")),
-        *(f"fd {name}" for name in fds() if "spawnx" in name and "spawnx-board" not in name),
+        *(f"fd {name}" for name in fds() if "spawnx" in name and "spawnx-scoreboard" not in name),
         *([f"{len(fds())} fds"] if len(fds()) > MOST_FDS else []),
     ]
 
@@ -253,7 +253,7 @@ def fds() -> list[str]:
 def is_kept_template(process: psutil.Process) -> bool:
     """Whether a process is the template that is kept between calls."""
     with contextlib.suppress(psutil.Error):
-        return "spawnx.remote.kept" in " ".join(process.cmdline())
+        return "spawnx.remote.zygote" in " ".join(process.cmdline())
     return False
 
 

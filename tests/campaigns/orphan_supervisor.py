@@ -84,20 +84,20 @@ class Run:
         elif point == "adopting":
             self._wait_for_adoption()
         elif point == "started":
-            _wrap(Guard, "let_in", self.come)
+            _wrap(Guard, "open_gate", self.come)
         elif point == "held":
             _wrap(gate, "let", self.come)
 
     def _wait_for_adoption(self) -> None:
         """Come to the point when the ranks wait for their adoption, when they are about to be adopted, or have been."""
         from spawnx.backends import native
-        from spawnx.launchers import held, template
+        from spawnx.launchers import popen, template
 
         step = self.what["k"] % 3
         owner, name = (
             (template.Template, "_adopt"),
             (native, "adopt_orphans"),
-            (held.Holder, "adopt_all"),
+            (popen.Holder, "adopt_all"),
         )[step]
         _wrap(owner, name, self.come)
 
@@ -135,7 +135,7 @@ class Run:
 
         def command(module: str, function: str, file: int, at: int, size: int) -> list[str]:
             argv = plain_command(module, function, file, at, size)
-            if module in ("spawnx.remote.template", "spawnx.remote.kept"):
+            if module in ("spawnx.remote.template", "spawnx.remote.zygote"):
                 place = argv.index("-c") + 1
                 # What is imported before ours is start-up code there, for which by "auto" no rank would be cloned.
                 insist = "import os; os.environ['SPAWNX_LAUNCHER'] = 'clone'; "
@@ -143,10 +143,10 @@ class Run:
                 argv[place] = insist + stop + argv[place]
             return argv
 
-        def wait(which: template.Template, helper: Any) -> bool:
+        def wait(which: template.Template, child: Any) -> bool:
             Path(fifo).read_bytes()
             self.come()
-            return plain_wait(which, helper)
+            return plain_wait(which, child)
 
         mp_private.interpreter_command, template.Template._wait_made = command, wait  # type: ignore[method-assign]
 

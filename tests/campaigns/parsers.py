@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from spawnx import reports, verdict
-from spawnx.board import Board
-from spawnx.remote import board, names, notices, report
+from spawnx.remote import names, notices, report, scoreboard
+from spawnx.scoreboard import Scoreboard
 
 RANKS = 3
 # What one input may take, on a machine that has other things to do.
@@ -50,7 +50,7 @@ def valid(rng: random.Random) -> bytes:
     )
     if rng.random() < 0.3:
         return pickle.dumps(rng.choice([text, [text], {"a": text}, 10**50, None]), rng.randrange(6))
-    stage = rng.choice([board.IMPORT, board.UNPICKLE, board.RUN])
+    stage = rng.choice([scoreboard.IMPORT, scoreboard.UNPICKLE, scoreboard.RUN])
     said = report.Report(text, stage, rng.uniform(-1e9, 1e9), type_name="a.B", peak_kib=rng.getrandbits(40))
     return report.pack(said) + bytes(rng.choice([0, 0, 100]))
 
@@ -82,11 +82,11 @@ def try_report(data: bytes) -> None:
     if found is None:
         return
     assert isinstance(found.text, str)
-    assert found.stage in {board.IMPORT, board.UNPICKLE, board.RUN}
+    assert found.stage in {scoreboard.IMPORT, scoreboard.UNPICKLE, scoreboard.RUN}
     assert found.time is None or abs(found.time) < float("inf")
     assert found.type_name is None or len(found.type_name) <= 1 << 10
     assert found.peak_kib is None or found.peak_kib >= 0
-    assert isinstance(found.told, str)
+    assert isinstance(found.message, str)
     verdict.is_genuine(verdict.Fact(0, text=found.text, raised=found.time))
 
 
@@ -101,14 +101,14 @@ def try_board(data: bytes, fd: int) -> None:
     """Each rank has a line, and parts that can be read."""
     os.ftruncate(fd, 0)
     os.pwrite(fd, data, 0)
-    read = Board(fd, RANKS)
+    read = Scoreboard(fd, RANKS)
     assert [True] * RANKS == [
         line.stage in {"boot", "import", "unpickle", "run", "exit"} for line in read.lines()
     ]
     assert all(isinstance(line.headline, str) for line in read.lines())
     assert set(read.failing()) <= set(range(RANKS))
-    os.pwrite(fd, data, board.report_at(1))
-    os.pwrite(fd, data, board.stack_at(2))
+    os.pwrite(fd, data, scoreboard.report_at(1))
+    os.pwrite(fd, data, scoreboard.stack_at(2))
     assert isinstance(read.stack(2), str)
     assert (reports.parse(read.report(1)) is None) or reports.parse(data.rstrip(b"\0")) is not None
 
@@ -135,13 +135,13 @@ def parsers() -> Iterator[dict[str, Callable[[bytes], None]]]:
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a folder of our own there
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="spawnx-", dir=memory)))
         ends = notices.make()
-        file = os.open(folder / "board", os.O_RDWR | os.O_CREAT)
+        file = os.open(folder / "scoreboard", os.O_RDWR | os.O_CREAT)
         for fd in (*ends, file):
             opened.callback(os.close, fd)
         yield {
             "report": try_report,
             "file": lambda data: try_file(data, folder / "0.pickle"),
-            "board": lambda data: try_board(data, file),
+            "scoreboard": lambda data: try_board(data, file),
             "notices": lambda data: try_notices(data, ends),
             "name": try_name,
         }

@@ -23,9 +23,9 @@ from typing import Any
 import pytest
 
 import spawnx
-from spawnx import backends, evidence, stacks, teardown
+from spawnx import backends, postmortem, stacks, teardown
 from spawnx.failure import Failure
-from spawnx.remote import board
+from spawnx.remote import scoreboard
 from tests import ranks
 from tests.campaigns import failures
 from tests.ranks import Gate
@@ -117,7 +117,7 @@ def test_rank_that_hangs_after_it_raised_is_told_when_it_raises(way: Way, stay: 
     """After the half second in which it may end by itself, not after the 60 s of its finalizer."""
     context = way.start(ranks.one_does_others_wait, (0, stay, "no good"), 3)
     error = failure_of(context)
-    took = time.monotonic() - context._scene._began - error.failures[0].seconds
+    took = time.monotonic() - context._post_mortem._began - error.failures[0].seconds
 
     assert str(error).endswith("\nValueError: no good\n")
     assert 0 == error.error_index
@@ -321,7 +321,7 @@ def test_stage_is_that_in_which_the_rank_was(way: Way) -> None:
 
 @FRESH
 def test_rank_that_dies_while_it_imports_main_says_so(way: Way, tmp_path: Path) -> None:
-    """Killed, so that it can't report: the board has it."""
+    """Killed, so that it can't report: the scoreboard has it."""
     done = Program(Impl(way.backend), tmp_path).run(
         f"""
         import os
@@ -445,7 +445,7 @@ def test_crash_of_a_process_that_the_rank_forked_is_not_the_ranks(
 
 
 def test_user_who_closes_all_files_keeps_what_he_opens_then(way: Way, tmp_path: Path) -> None:
-    """A rank writes to its board only as long as that is what is behind the fd."""
+    """A rank writes to its scoreboard only as long as that is what is behind the fd."""
     path = tmp_path / "mine"
     path.write_bytes(b"x" * 4096)
     error = failure_of(way.start(ranks.close_all_and_open, (str(path),)))
@@ -484,7 +484,7 @@ def test_process_that_a_rank_forked_keeps_no_stderr_open(way: Way) -> None:
 
 
 def test_rank_whose_folder_was_emptied_is_told_with_its_traceback(way: Way) -> None:
-    """A cleaner of the temporary directory was there: the report is on the board."""
+    """A cleaner of the temporary directory was there: the report is on the scoreboard."""
     how = ranks.empty_folder_and_raise, os.environ["TMPDIR"], "no good"
     error = failure_of(way.start(ranks.one_does_others_wait, (1, *how), 2))
 
@@ -520,7 +520,7 @@ def test_folder_has_no_names_but_of_reports(way: Way) -> None:
 
 @pytest.mark.parametrize("data", [b"\xff" * 4096, b"\x05\1\1\1" + b"\x80" * 300], ids=["255", "text"])
 @pytest.mark.parametrize("size", [4096, 130, 0])
-def test_board_that_a_rank_has_written_over_is_read(way: Way, data: bytes, size: int) -> None:
+def test_scoreboard_that_a_rank_has_written_over_is_read(way: Way, data: bytes, size: int) -> None:
     """How it ended is known all the same."""
     error = failure_of(way.start(ranks.write_over_board, (data, size)))
 
@@ -588,7 +588,7 @@ def test_rank_that_was_killed_for_want_of_memory_is_told_with_evidence_only(
     """The count of the cgroup has risen since the start: it may have been this rank."""
     counter = tmp_path / "memory.events"
     counter.write_text("low 0\noom 2\noom_kill 2\noom_group_kill 0\n", encoding="ascii")
-    monkeypatch.setattr(evidence, "_counters", lambda: [str(tmp_path / "none"), str(counter)])
+    monkeypatch.setattr(postmortem, "_counters", lambda: [str(tmp_path / "none"), str(counter)])
     gate = Gate(multiprocessing.get_context("fork"))
     context: Any = spawnx.start_processes(ranks.wait_at, (gate,), join=False, start_method="fork")
     gate.wait_for()
@@ -604,7 +604,7 @@ def test_rank_that_was_killed_for_want_of_memory_is_told_with_evidence_only(
 
 def test_count_of_this_systems_cgroup_can_be_read() -> None:
     """Where the kernel tells it: a number that is not less the second time."""
-    first, second = evidence.oom_kills(), evidence.oom_kills()
+    first, second = postmortem.oom_kills(), postmortem.oom_kills()
 
     assert (first is None) == (second is None)
     assert (first or 0) <= (second or 0)
@@ -767,7 +767,7 @@ def test_stacks_of_ranks_that_go_on_can_be_asked_for_again(way: Way, monkeypatch
 
 
 def test_stacks_of_processes_by_hand_are_not_known() -> None:
-    """They have no board, and are not signalled."""
+    """They have no scoreboard, and are not signalled."""
     gate = Gate(multiprocessing.get_context("fork"))
     process = multiprocessing.get_context("fork").Process(target=gate.pass_through)
     process.start()
@@ -784,20 +784,20 @@ def test_stacks_of_processes_by_hand_are_not_known() -> None:
 
 def test_signal_that_asks_for_stacks_is_ignored_by_who_has_not_registered_for_it() -> None:
     """So that a rank which runs another program by now comes to no harm."""
-    assert signal.SIG_DFL == signal.getsignal(board.ASK)
-    os.kill(os.getpid(), board.ASK)
+    assert signal.SIG_DFL == signal.getsignal(scoreboard.ASK)
+    os.kill(os.getpid(), scoreboard.ASK)
 
 
 def test_signal_that_the_user_handles_is_left_to_him(monkeypatch: pytest.MonkeyPatch) -> None:
     """A forked rank inherits his handler, and has no stacks to tell."""
-    before = signal.signal(board.ASK, lambda *_: None)
+    before = signal.signal(scoreboard.ASK, lambda *_: None)
     gate = Gate(multiprocessing.get_context("fork"))
     try:
         context: Any = spawnx.start_processes(ranks.wait_at, (gate,), join=False, start_method="fork")
         gate.wait_for()
         told = context.dump_tracebacks()
     finally:
-        signal.signal(board.ASK, before)
+        signal.signal(scoreboard.ASK, before)
     gate.let()
     while not context.join():
         pass

@@ -273,8 +273,8 @@ def test_rank_has_no_file_but_what_it_was_given(program: Program) -> None:
     if program.impl.is_torch:
         assert [os.devnull, "pipe", "pipe"] == [name.partition(":")[0] for name in others[0]]
     else:
-        # And how a rank reaches its supervisor: the board, and the pipe of the notices.
-        ours = [os.devnull, "/memfd:spawnx-board (deleted)", "anon_inode:[pidfd]", "pipe"]
+        # And how a rank reaches its supervisor: the scoreboard, and the pipe of the notices.
+        ours = [os.devnull, "/memfd:spawnx-scoreboard (deleted)", "anon_inode:[pidfd]", "pipe"]
         assert [ours] * len(found) == [
             [re.sub(r"pipe:.*", "pipe", name) for name in names] for names in others
         ]

@@ -206,7 +206,7 @@ def test_mask_and_handlers_are_those_of_a_fresh_interpreter() -> None:
 
 
 def test_no_fd_of_the_template_is_left_in_a_clone() -> None:
-    """Standard streams, the resource tracker, the queue's, the board; and what `parent_process()` waits on."""
+    """Standard streams, the resource tracker, the queue's, the scoreboard; and what `parent_process()` waits on."""
     cloned = told(ranks.put_fds, 2)
     os.environ["SPAWNX_LAUNCHER"] = "exec"
     queue = spawnx.get_context("spawn").SimpleQueue()

@@ -244,7 +244,7 @@ def test_nobody_is_left_of_clones_that_wait_for_their_adoption(who: str, method:
         from spawnx.launchers import template
         from tests import ranks
 
-        def adopt(self, helper):
+        def adopt(self, child):
             bystander = ctypes.CDLL(None).fork()  # not Python's fork, after which it would close the gate
             if bystander == 0:
                 gate = self.guard._behind.gate
@@ -254,9 +254,9 @@ def test_nobody_is_left_of_clones_that_wait_for_their_adoption(who: str, method:
             print(bystander, *self._table.pids, flush=True)
             if {who!r} == "supervisor":
                 os.kill(os.getpid(), signal.SIGKILL)
-            helper.kill()
-            helper.wait()
-            real(self, helper)
+            child.kill()
+            child.wait()
+            real(self, child)
 
         if __name__ == "__main__":
             real, template.Template._adopt = template.Template._adopt, adopt

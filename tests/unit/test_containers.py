@@ -280,7 +280,7 @@ except spawnx.ProcessExitedException as error:
 def test_rank_that_fills_shared_memory_is_told_with_its_stack(
     inside: Callable[[list[str]], list[str]], backend: str
 ) -> None:
-    """It dies by SIGBUS, which by itself says nothing. What spawnx needs isn't there: the board has room."""
+    """It dies by SIGBUS, which by itself says nothing. What spawnx needs isn't there: the scoreboard has room."""
     done = run(inside([sys.executable, "-c", OVERFULL]), SPAWNX_BACKEND=backend)
 
     assert "terminated with signal SIGBUS" in done.stdout, done.stderr

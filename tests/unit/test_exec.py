@@ -20,7 +20,7 @@ import spawnx
 from spawnx import backends, launchers
 from spawnx.backends.contract import Backend
 from spawnx.launchers import exec as exec_
-from spawnx.launchers import thread
+from spawnx.launchers import threads
 from tests import ranks
 from tests.support import LONG_S, ROOT, finish, linux_only, needs_pidfds
 from tests.unit.test_fork import failing_after
@@ -95,9 +95,9 @@ def test_interrupt_while_ranks_are_launched_leaves_none(backend: Backend) -> Non
         import os, signal, subprocess
         import spawnx
         from tests import ranks
-        from spawnx.launchers import held
+        from spawnx.launchers import popen
 
-        real_adopt, adopted = held.Holder.adopt, []
+        real_adopt, adopted = popen.Holder.adopt, []
 
         def adopt(self, rank, pid, pidfd):
             real_adopt(self, rank, pid, pidfd)
@@ -105,7 +105,7 @@ def test_interrupt_while_ranks_are_launched_leaves_none(backend: Backend) -> Non
             if len(adopted) == 5:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        held.Holder.adopt = adopt
+        popen.Holder.adopt = adopt
         try:
             spawnx.spawn(ranks.stay_as_rank, (), 200)
         except KeyboardInterrupt:
@@ -163,18 +163,18 @@ def wait_no_launching_threads() -> None:
 def test_callers_at_once_do_not_wait_for_each_other() -> None:
     """Each has a thread of its own; a forked child, too."""
     all_there = threading.Barrier(3)
-    threads = [
-        threading.Thread(target=thread.launch_in_thread, args=(lambda _: all_there.wait(LONG_S) and None,))
+    callers = [
+        threading.Thread(target=threads.launch_in_thread, args=(lambda _: all_there.wait(LONG_S) and None,))
         for _ in range(3)
     ]
-    for one in threads:
+    for one in callers:
         one.start()
-    for one in threads:
+    for one in callers:
         one.join()
     pid = os.fork()
     if pid == 0:
-        done: list[thread.Job] = []
-        thread.launch_in_thread(done.append)
+        done: list[threads.Job] = []
+        threads.launch_in_thread(done.append)
         os._exit(len(done))
     _, status = os.waitpid(pid, 0)
 
@@ -200,12 +200,12 @@ def test_call_that_gets_no_thread_works_in_the_calling_one(monkeypatch: pytest.M
 def test_error_in_the_launching_thread_is_raised_in_the_callers() -> None:
     """And the thread goes on."""
 
-    def fail(_: thread.Job) -> None:
+    def fail(_: threads.Job) -> None:
         raise OSError(errno.ENOMEM, "no memory")
 
     for _ in range(2):
         with pytest.raises(OSError, match="no memory"):
-            thread.launch_in_thread(fail)
+            threads.launch_in_thread(fail)
 
 
 def test_affinity_is_that_of_the_callers_thread(backend: Backend) -> None:

@@ -132,7 +132,7 @@ def test_only_one_fd_is_held_per_rank() -> None:
         process.kill()
     context._join_procs_with_timeout(60)
 
-    # And one selector, that over all contexts, the folder, the board, both ends of the notices, the guardian and the
+    # And one selector, that over all contexts, the folder, the scoreboard, both ends of the notices, the guardian, the
     # channel to it.
     assert held == 28
 

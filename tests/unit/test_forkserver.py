@@ -40,7 +40,7 @@ def program(tmp_path: Path) -> Program:
 
 
 def told(fn: Any, count: int = 1, args: tuple[Any, ...] = (), **options: Any) -> list[Any]:
-    """What ranks put into a queue, and that they were cloned from the kept template."""
+    """What ranks put into a queue, and that they were cloned from the zygote."""
     queue = spawnx.get_context("forkserver").SimpleQueue()
     context = spawnx.start_processes(
         fn, (queue, *args), count, join=False, start_method="forkserver", **options
@@ -54,8 +54,8 @@ def told(fn: Any, count: int = 1, args: tuple[Any, ...] = (), **options: Any) ->
 
 
 def kept_templates() -> list[int]:
-    """The pids of the kept templates of this process."""
-    mark = "spawnx.remote.kept"
+    """The pids of the zygotes of this process."""
+    mark = "spawnx.remote.zygote"
     children = psutil.Process().children()
     return [child.pid for child in children if any(mark in part for part in child.cmdline())]
 
@@ -160,7 +160,7 @@ EACH_CHANGE = """
         return found
 
     def kept():
-        mark = "spawnx.remote.kept"
+        mark = "spawnx.remote.zygote"
         return [child.pid for child in psutil.Process().children() if mark in " ".join(child.cmdline())]
 
     if __name__ == "__main__":
@@ -205,7 +205,7 @@ def test_whatever_has_changed_since_the_last_call_is_so_in_the_ranks(
 def test_stream_that_is_closed_is_closed_in_ranks(
     start_method: str, program: Program, tmp_path: Path
 ) -> None:
-    """As it is now, not as it was when the kept template started."""
+    """As it is now, not as it was when the zygote started."""
     source = f"""
         import os, sys
 
@@ -278,7 +278,7 @@ def test_more_files_than_one_message_carries_arrive() -> None:
 
 @pytest.mark.torch
 def test_torch_is_imported_once_for_all_calls(program: Program) -> None:
-    """In the kept template: the ranks of the first call find it there, and those of the second."""
+    """In the zygote: the ranks of the first call find it there, and those of the second."""
     source = """
         import logging, sys
         loaded = "torch" in sys.modules
@@ -504,11 +504,11 @@ DIES = """
 @pytest.mark.parametrize(
     ("then", "launcher", "reason"),
     [
-        ("os._exit(3)", "exec", "the kept template dies when it is asked to clone itself"),
+        ("os._exit(3)", "exec", "the zygote dies when it is asked to clone itself"),
         (
             "return os._exit(3) if real() else 0",
             "exec",
-            "the kept template dies when it is asked to clone itself",
+            "the zygote dies when it is asked to clone itself",
         ),
         ("raise PermissionError(1, os.strerror(1))", "exec", "Operation not permitted"),
     ],
@@ -520,7 +520,7 @@ def test_template_that_can_not_be_cloned_gives_way_to_exec(
     """With one line that says why, and nothing left: not what it had made before it died, either."""
     site = tmp_path / "site"
     site.mkdir()
-    text = "if b'spawnx.remote.kept' in open('/proc/self/cmdline', 'rb').read():\n"
+    text = "if b'spawnx.remote.zygote' in open('/proc/self/cmdline', 'rb').read():\n"
     code = textwrap.indent(textwrap.dedent(DIES.format(then=then)), "    ")
     (site / "sitecustomize.py").write_text(text + code, encoding="utf-8")
     source = """
@@ -559,7 +559,7 @@ def test_kept_template_ends_with_the_supervisor(end: str, program: Program) -> N
 
         if __name__ == "__main__":
             mp.start_processes(ranks.nothing, (), 1, start_method="forkserver")
-            mark = "spawnx.remote.kept"
+            mark = "spawnx.remote.zygote"
             (kept,) = [one for one in psutil.Process().children() if mark in " ".join(one.cmdline())]
             if os.fork() == 0:
                 sys.stdin.read()
@@ -615,7 +615,7 @@ def test_forked_child_has_a_template_of_its_own(program: Program) -> None:
 
 
 def test_ranks_start_ranks() -> None:
-    """Each has a kept template of its own."""
+    """Each has a zygote of its own."""
     assert [["forkserver", [0, 0]]] * 2 == told(ranks.put_nested, 2)
 
 
@@ -693,7 +693,8 @@ def test_default_timeout_of_sockets_is_not_the_templates(seconds: str, program: 
             import psutil
             for _ in range(3):
                 mp.start_processes(ranks.nothing, (), 1, start_method="forkserver")
-                marked = [one for one in psutil.Process().children() if "spawnx.remote.kept" in " ".join(one.cmdline())]
+                mark = "spawnx.remote.zygote"
+                marked = [one for one in psutil.Process().children() if mark in " ".join(one.cmdline())]
                 print([one.pid for one in marked])
     """
     found = program.output(source, seconds)

@@ -25,7 +25,7 @@ import spawnx
 from spawnx import backends
 from spawnx.backends.contract import Backend
 from spawnx.guard import Guard
-from spawnx.remote import gate, wire
+from spawnx.remote import gate, protocol
 from spawnx.remote.rank import LIFELINE, OFF
 from tests import ranks
 from tests.campaigns import orphans
@@ -39,8 +39,8 @@ DEAF = [sys.executable, "-S", "-c", f"{_IGNORE}; print(flush=True); time.sleep(6
 
 
 # What there may be in a folder, and what has no business there.
-OURS = ("0.pickle", "1.pickle.part", "17.pickle.ended", "board")
-THEIRS = ("precious", "pickle", ".pickle", "x.pickle", "1.pickle.old", "1pickle", "board.1", "1")
+OURS = ("0.pickle", "1.pickle.part", "17.pickle.ended", "scoreboard")
+THEIRS = ("precious", "pickle", ".pickle", "x.pickle", "1.pickle.old", "1pickle", "scoreboard.1", "1")
 
 
 @pytest.fixture(params=backends.available())
@@ -148,7 +148,7 @@ def test_orphans_are_ended_by_the_ladder_and_the_folder_is_removed(
     with subprocess.Popen(DEAF, stdout=subprocess.PIPE) as deaf:
         assert deaf.stdout is not None
         deaf.stdout.readline()
-        held = alone.hold(wire.HOLD_UNARMED, child.pid, deaf.pid)
+        held = alone.hold(protocol.HOLD_UNARMED, child.pid, deaf.pid)
         began = time.monotonic()
         alone.parent.kill()
         codes = child.wait(LONG_S), deaf.wait(LONG_S)
@@ -197,7 +197,7 @@ def put_in_the_place_of(folder: Path, place: Path, by: str) -> Path:
 
 def test_armed_orphan_is_not_interrupted_twice(alone: Alone, child: subprocess.Popen[bytes]) -> None:
     """The kernel sends SIGINT; the guardian begins with SIGTERM."""
-    alone.hold(wire.HOLD_ARMED, child.pid)
+    alone.hold(protocol.HOLD_ARMED, child.pid)
     alone.parent.kill()
 
     assert -signal.SIGTERM == child.wait(LONG_S)
@@ -207,7 +207,7 @@ def test_program_that_the_supervisor_has_become_is_told_by_the_closed_channel(
     alone: Alone, child: subprocess.Popen[bytes]
 ) -> None:
     """The kernel sends nothing at an exec, so the guardian interrupts the armed ones as well."""
-    alone.hold(wire.HOLD_ARMED, child.pid)
+    alone.hold(protocol.HOLD_ARMED, child.pid)
     alone.channel.close()
 
     assert -signal.SIGINT == child.wait(LONG_S)
@@ -218,8 +218,8 @@ def test_dismissed_guardian_leaves_all_alone(
     alone: Alone, child: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     """Also if the supervisor ends right after."""
-    alone.hold(wire.HOLD_UNARMED, child.pid)
-    alone.channel.send(wire.DISMISS)
+    alone.hold(protocol.HOLD_UNARMED, child.pid)
+    alone.channel.send(protocol.DISMISS)
     alone.channel.close()
     alone.parent.kill()
     alone.wait()
@@ -230,11 +230,11 @@ def test_dismissed_guardian_leaves_all_alone(
 
 def test_ranks_announced_right_before_the_end_are_held(alone: Alone, child: subprocess.Popen[bytes]) -> None:
     """What the supervisor sent is read, also after it has died, and although it has not read an answer."""
-    alone.channel.send(wire.HOLD_ARMED)
+    alone.channel.send(protocol.HOLD_ARMED)
     select.select([alone.channel], [], [])
     alone.process.suspend()
     pidfd = os.pidfd_open(child.pid)
-    socket.send_fds(alone.channel, [wire.HOLD_UNARMED], [pidfd])
+    socket.send_fds(alone.channel, [protocol.HOLD_UNARMED], [pidfd])
     os.close(pidfd)
     alone.parent.kill()
     alone.parent.wait()
@@ -259,7 +259,7 @@ def test_guardian_whose_supervisor_is_gone_before_it_starts_ends(backend: Backen
 
 def test_guardian_has_nothing_of_the_supervisors(alone: Alone) -> None:
     """No stream, no folder, no session; every signal is blocked; and it is little."""
-    alone.hold(wire.HOLD_ARMED)  # it is up
+    alone.hold(protocol.HOLD_ARMED)  # it is up
     pid = alone.process.pid
     streams = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)}
     status = dict(
@@ -278,7 +278,7 @@ def test_recycled_pid_is_not_signalled(alone: Alone, child: subprocess.Popen[byt
     last_pid = Path("/proc/sys/kernel/ns_last_pid")
     if not os.access(last_pid, os.W_OK):
         pytest.skip("needs the right to choose pids (CAP_CHECKPOINT_RESTORE)")
-    alone.hold(wire.HOLD_UNARMED, child.pid)
+    alone.hold(protocol.HOLD_UNARMED, child.pid)
     child.kill()
     child.wait()
     for _ in range(100):
@@ -408,7 +408,7 @@ def test_forked_child_of_the_users_keeps_nothing_of_the_guard_open(backend: Back
     os.close(write)
     end(context)
 
-    # The folder, the board, both ends of the notices, the channel. The gate is closed: all ranks exist.
+    # The folder, the scoreboard, both ends of the notices, the channel. The gate is closed: all ranks exist.
     assert (5, b"\0") == (len(ours), kept)
 
 
@@ -491,7 +491,7 @@ def test_context_that_nobody_joins_gives_its_guardian_back(backend: Backend) -> 
 
 def test_more_ranks_than_one_message_carries_are_all_held(backend: Backend) -> None:
     """In several messages, under a soft limit that is the least."""
-    count = wire.MAX_SENT + 20
+    count = protocol.MAX_SENT + 20
     context = start_staying(count)
     guardian = guardian_of_this_process()
     held = sum(

@@ -18,17 +18,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import given as given_
 from hypothesis import strategies as st
 
-from spawnx import reports, telling, verdict
-from spawnx.board import Board
+from spawnx import reports, verdict
+from spawnx import text as texts
 from spawnx.failure import Failure
-from spawnx.remote import board, names, notices, report
+from spawnx.remote import names, notices, report, scoreboard
+from spawnx.scoreboard import Scoreboard
 from spawnx.watcher import Watcher
 from tests import ranks
 from tests.campaigns import parsers
 from tests.support import LONG_S, ROOT, posix_only
 
 RANKS = 3
-STAGES = {board.IMPORT, board.UNPICKLE, board.RUN}
+STAGES = {scoreboard.IMPORT, scoreboard.UNPICKLE, scoreboard.RUN}
 TEXTS = st.text(st.characters(codec=None))  # lone surrogates as well: os.fsdecode makes some
 
 
@@ -43,7 +44,7 @@ def test_any_bytes_are_a_report_or_none(data: bytes) -> None:
     """Nothing is raised, and what is found can be told."""
     found = reports.parse(data)
 
-    assert found is None or (isinstance(found.told, str) and found.stage in STAGES)
+    assert found is None or (isinstance(found.message, str) and found.stage in STAGES)
 
 
 @given(TEXTS, st.integers(2, 5), st.binary())
@@ -57,7 +58,7 @@ def test_text_of_the_references_file_is_read_whatever_follows(text: str, protoco
 
 @given(TEXTS, st.sampled_from(sorted(STAGES)), st.floats(allow_nan=False, allow_infinity=False), TEXTS)
 def test_report_of_ours_is_read_as_it_was_packed(text: str, stage: str, when: float, name: str) -> None:
-    """And from the board, where zeros follow."""
+    """And from the scoreboard, where zeros follow."""
     packed = report.pack(report.Report(text, stage, when, type_name=name, peak_kib=7))
     for data in (packed, packed + bytes(1000)):
         found = reports.parse(data)
@@ -111,11 +112,11 @@ print(reports.read(sys.argv[1]))
 
 @posix_only
 @given(st.binary(max_size=600))
-def test_any_bytes_on_the_board_are_lines(data: bytes) -> None:
-    """One for each rank, also where the board is too short; and parts that can be read."""
-    fd = os.memfd_create("board") if hasattr(os, "memfd_create") else os.open(os.devnull, os.O_RDWR)
+def test_any_bytes_on_the_scoreboard_are_lines(data: bytes) -> None:
+    """One for each rank, also where the scoreboard is too short; and parts that can be read."""
+    fd = os.memfd_create("scoreboard") if hasattr(os, "memfd_create") else os.open(os.devnull, os.O_RDWR)
     os.pwrite(fd, data, 0)
-    read = Board(fd, RANKS)
+    read = Scoreboard(fd, RANKS)
     lines, failing = read.lines(), read.failing()
     read.close()
 
@@ -130,7 +131,7 @@ class Guard:
         """Have notices that say anything."""
         self.notices, self._writer = notices.make()
         os.write(self._writer, data)
-        self.board = Board(-1, RANKS)
+        self.scoreboard = Scoreboard(-1, RANKS)
 
     def report(self, rank: int) -> None:
         """Nothing."""
@@ -159,12 +160,12 @@ def test_any_errno_can_be_told(errno: int, headline: str) -> None:
     assert headline in reports.unwritten(errno, headline, 0.0).text
 
 
-@given(st.text("09²./") | st.from_regex(r"[0-9x]*\.?(pickle|board)\.?(part|ended|old|/)?"))
+@given(st.text("09²./") | st.from_regex(r"[0-9x]*\.?(pickle|scoreboard)\.?(part|ended|old|/)?"))
 def test_name_that_is_removed_with_the_folder_is_a_ranks(name: str) -> None:
     """Of few names, and none leads elsewhere."""
     stem = name.partition(".")[0]
 
-    assert not names.is_ours(name) or name == "board" or stem.isdigit()
+    assert not names.is_ours(name) or name == "scoreboard" or stem.isdigit()
     assert not (names.is_ours(name) and "/" in name)
 
 
@@ -181,7 +182,7 @@ def test_long_text_is_judged_and_told_quickly(said: str) -> None:
     failure = Failure(0, 1, "run", 1, None, 0.0, "ValueError", text, None, False)
     began = time.process_time()
     genuine = [verdict.is_genuine(verdict.Fact(0, text=text, raised=1.0)) for _ in range(10)]
-    last = telling._last_line(failure)
+    last = texts._last_line(failure)
     took = time.process_time() - began
 
     assert ([True] * 10, True) == (genuine, len(last) <= 110)

@@ -18,7 +18,7 @@ import pytest
 
 from spawnx import mp_private
 from spawnx.payload import Payload, Payloads
-from spawnx.remote.rank import Call, Received
+from spawnx.remote.rank import Call, PickledCall
 from tests import ranks
 from tests.support import PICKLING, ROOT, linux_only, posix_only
 
@@ -63,7 +63,7 @@ def shared_by_all(payloads: Payloads) -> bool:
     return payloads.for_rank() is payloads.for_rank()
 
 
-def travel(payload: Payload | Call, method: str) -> tuple[Received, list[int]]:
+def travel(payload: Payload | Call, method: str) -> tuple[PickledCall, list[int]]:
     """Pickle a payload as a rank's Popen does; return what arrives, and the fds that were handed over."""
     collector, buffer = mp_private.Collector(method), io.BytesIO()
     collector.dump(reduction.ForkingPickler(buffer), payload)

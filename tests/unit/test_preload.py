@@ -359,7 +359,7 @@ def test_modules_that_are_named_once_are_preloaded_in_each_call(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """By "auto", until others are named; what a call names is all that it gets."""
-    monkeypatch.setattr("spawnx.launchers.modules._for_all_calls", ())
+    monkeypatch.setattr("spawnx.launchers.preload._for_all_calls", ())
     monkeypatch.syspath_prepend(str(tmp_path))
     name = f"named_{tmp_path.name}"
     (tmp_path / f"{name}.py").touch()

@@ -153,5 +153,5 @@ def test_stage_before_the_call_is_told() -> None:
     early = report.Report("Traceback…", report.IMPORT)
     late = report.Report("Traceback…", report.RUN)
 
-    assert early.told == "(before it called the function, while it imported the main module)\nTraceback…"
-    assert late.told == "Traceback…"
+    assert early.message == "(before it called the function, while it imported the main module)\nTraceback…"
+    assert late.message == "Traceback…"

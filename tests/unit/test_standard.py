@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from spawnx import backends, evidence, standard
+from spawnx import backends, postmortem, standard
 from tests.support import HAS_PIDFD, START_METHODS, Impl, Program, linux_only
 
 
@@ -227,10 +227,10 @@ def test_interpreter_that_is_tried_again_begins_as_ranks_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is said of it is what was tried: our code, its libraries and the path, not the rank's arguments."""
-    well = evidence.try_interpreter()
+    well = postmortem.try_interpreter()
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['pickle'] = None", encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    broken = evidence.try_interpreter()
+    broken = postmortem.try_interpreter()
 
     assert f"Tried again, up to the arguments of the rank, {sys.executable} ends well." == well
     assert "ends with exit code 1 and says:" in broken

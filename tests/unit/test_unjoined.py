@@ -164,7 +164,7 @@ def test_interrupt_while_a_context_is_closed_leaves_nothing(
         pytest.skip("there is no guardian without pidfds")
     context = spawnx.start_processes(ranks.nothing, (), 2, join=False, start_method="fork")
     assert context is not None
-    owner = guards.Guardian if where == "dismiss" else guards.Folder
+    owner = guards.GuardianHandle if where == "dismiss" else guards.Folder
     real = getattr(owner, where)
     interrupts = [Interrupt()]
 

@@ -44,7 +44,7 @@ _LAST = "spawnx.remote.last"
 _BUDGET = 5_000_000
 
 
-class Ending:
+class FastExit:
     """How a clone is to end; made in its template, as the last thing before it is cloned.
 
     Args:
@@ -76,7 +76,7 @@ class Ending:
         self._loaded = native.loaded()
         native.begin_exit()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """In a clone: from now on, what is made is its own."""
         # Found by the collector at the end, unless somebody has frozen what is the rank's.
         self._witness = _Witness()
@@ -163,12 +163,12 @@ class _Witness:
 class _AtLast:
     """What is destroyed when CPython has cleared the modules of a rank, and comes to those of its template."""
 
-    def __init__(self, ending: Ending, code: int) -> None:
-        self._ending = ending
+    def __init__(self, fast_exit: FastExit, code: int) -> None:
+        self._fast_exit = fast_exit
         self._code = code
 
     def __del__(self) -> None:
-        self._ending.cut(self._code)
+        self._fast_exit.cut(self._code)
 
 
 def _load_unwinder() -> None:

@@ -1,4 +1,4 @@
-"""What is left of a rank that has failed, beside its report: its line on the board, its stack, the traces of a kill."""
+"""What a failed rank leaves besides its report: its line on the scoreboard, its stack, the traces of a kill."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import pickle
 import signal
 
 from spawnx import backends, cgroup, clock, mp_private
-from spawnx.board import Board
 from spawnx.failure import Failure, signal_name
 from spawnx.payload import to_memory
-from spawnx.remote import board
+from spawnx.remote import scoreboard
 from spawnx.remote.rank import SIGKILL
+from spawnx.scoreboard import Scoreboard
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spawnx.board import Line
+    from spawnx.scoreboard import Line
     from spawnx.watcher import Ended
 
 # The signals for which faulthandler writes a stack.
@@ -34,28 +34,28 @@ _SAID = 4000
 _TORN = "Process {} had raised, and was ended before its report was whole: what it raised is not known."
 
 
-class Scene:
+class PostMortem:
     """What was there before ranks came to user code, and where they have left what they could."""
 
     def __init__(self) -> None:
-        self._board = Board(-1, 0)
+        self._scoreboard = Scoreboard(-1, 0)
         self._began = clock.monotonic()
         self._fresh = False
         self._tried: str | None = None
         self._oom_kills = oom_kills()
         self._lines: Sequence[Line] = ()
 
-    def know(self, board: Board, began: float, *, fresh: bool) -> None:
-        """The board of the ranks, when their start began, and whether each is an interpreter of its own."""
-        self._board, self._began, self._fresh = board, began, fresh
+    def attach(self, scoreboard: Scoreboard, began: float, *, fresh: bool) -> None:
+        """The scoreboard of the ranks, when their start began, and whether each is an interpreter of its own."""
+        self._scoreboard, self._began, self._fresh = scoreboard, began, fresh
 
     def failing(self) -> list[int]:
         """The ranks that have caught an exception, and are about to report it, or have."""
-        return self._board.failing()
+        return self._scoreboard.failing()
 
-    def look(self) -> None:
-        """Look once, for all failures that are told after that; before the board is closed."""
-        self._lines = self._board.lines()
+    def read(self) -> None:
+        """Look once, for all failures that are told after that; before the scoreboard is closed."""
+        self._lines = self._scoreboard.lines()
 
     def failure(self, ended: Ended, when: float, *, signalled: bool, lives: bool) -> Failure:
         """All that is known of a failed rank.
@@ -67,20 +67,20 @@ class Scene:
             lives: whether it could not be ended.
         """
         line = self._lines[ended.rank] if self._lines else None
-        told, code = ended.report, ended.exit_code
+        report, code = ended.report, ended.exit_code
         stack = ""
-        if told is None and code in _WITH_STACK:
-            stack = self._board.stack(ended.rank)
+        if report is None and code in _WITH_STACK:
+            stack = self._scoreboard.stack(ended.rank)
         return Failure(
             ended.rank,
             ended.pid,
-            told.stage if told is not None else line.stage if line is not None else board.RUN,
+            report.stage if report is not None else line.stage if line is not None else scoreboard.RUN,
             None if lives or ended.status_lost else code,
             signal_name(-code) if code < 0 and not lives else None,
             max(0.0, when - self._began),
-            told.type_name if told is not None else None,
-            told.text if told is not None else stack,
-            ended.peak_kib or (told.peak_kib if told is not None else None),
+            report.type_name if report is not None else None,
+            report.text if report is not None else stack,
+            ended.peak_kib or (report.peak_kib if report is not None else None),
             signalled,
             self._remark(ended, line, signalled=signalled),
         )
@@ -91,13 +91,13 @@ class Scene:
         if signalled:
             return ""
         if ended.exit_code == -SIGKILL:
-            return self._told_oom(ended.rank)
-        if self._fresh and line is not None and line.stage == board.BOOT:
+            return self._describe_oom(ended.rank)
+        if self._fresh and line is not None and line.stage == scoreboard.BOOT:
             self._tried = self._tried or try_interpreter()
             return f"The interpreter of process {ended.rank} ended before it came to the main module. {self._tried}"
         return ""
 
-    def _told_oom(self, rank: int) -> str:
+    def _describe_oom(self, rank: int) -> str:
         now = oom_kills()
         if now is None or self._oom_kills is None or now <= self._oom_kills:
             return ""

@@ -1,7 +1,7 @@
-"""What a process has from the one that starts it: told by the supervisor, taken on by a clone of the kept template.
+"""What a process has from the one that starts it: told by the supervisor, taken on by a clone of the zygote.
 
 A fresh interpreter would have inherited it. What can't be taken on afterwards (rights, limits that were lowered, the
-session) is not here: a kept template that differs in it is replaced by another one.
+session) is not here: a zygote that differs in it is replaced by another one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("
 _STREAMS = ("stdin", "stdout", "stderr")
 
 
-def present(processors: set[int] | None) -> dict[str, Any]:
+def capture(processors: set[int] | None) -> dict[str, Any]:
     """What a child of this process would have, whose thread may run on some processors."""
     with standard_library():
         from spawnx.backends import native
@@ -46,26 +46,26 @@ def _umask() -> int:
     return mask
 
 
-def assume(present: dict[str, Any], set_by_imports: Mapping[bytes, bytes]) -> None:
+def apply(captured: dict[str, Any], set_by_imports: Mapping[bytes, bytes]) -> None:
     """Have it in this process.
 
     Args:
-        present: what `present` has told.
+        captured: what `capture` has returned.
         set_by_imports: what modules that were imported before have set in the environment: it stands, where the
             supervisor doesn't say otherwise.
 
     Raises:
         OSError, ValueError: something can't be had here.
     """
-    _assume_environment(present["environment"], set_by_imports)
-    os.umask(present["umask"])
-    affinity.assume(present["affinity"])
-    for limit, values in present["limits"].items():
+    _apply_environment(captured["environment"], set_by_imports)
+    os.umask(captured["umask"])
+    affinity.apply(captured["affinity"])
+    for limit, values in captured["limits"].items():
         if resource.getrlimit(limit) != values:
             resource.setrlimit(limit, values)
 
 
-def _assume_environment(entries: Sequence[bytes], set_by_imports: Mapping[bytes, bytes]) -> None:
+def _apply_environment(entries: Sequence[bytes], set_by_imports: Mapping[bytes, bytes]) -> None:
     # Of two entries for one name, getenv(3) finds the first.
     wanted = {**set_by_imports, **dict(entry.partition(b"=")[::2] for entry in reversed(entries))}
     for name in [name for name in os.environb if name not in wanted]:
@@ -87,10 +87,10 @@ def _is_open(fd: int) -> bool:
         return False
 
 
-def assume_streams(is_open: Sequence[bool], handed_over: Sequence[int]) -> None:
+def apply_streams(is_open: Sequence[bool], handed_over: Sequence[int]) -> None:
     """Use the standard streams' fds, which are new, as a fresh interpreter would; but for what other files have."""
     for fd, (name, opened) in enumerate(zip(_STREAMS, is_open, strict=True)):
-        if not opened:  # nor was it when the kept template started
+        if not opened:  # nor was it when the zygote started
             if fd not in handed_over:
                 os.close(fd)
         elif fd:

@@ -11,11 +11,11 @@ DISMISS = b"D"
 # The most fds that one message carries (SCM_MAX_FD of the kernel).
 MAX_SENT = 253
 
-# To the kept template: the fds of an errand, of which there are more to come, or no more. Answered by an errno,
+# To the zygote: the fds of a request, of which there are more to come, or no more. Answered by an errno,
 # an int, and a pidfd of the template that was made.
 MORE = b"+"
 COMPLETE = b"."
-# What it says first: it waits for errands; its imports can't be cloned, or something else went wrong: it then ends. A
+# What it says first: it waits for requests; its imports can't be cloned, or something else went wrong: it then ends. A
 # mask of the signals that came while it booted follows, so many bytes; then why, as text.
 READY = b"r"
 GAVE_UP = b"g"

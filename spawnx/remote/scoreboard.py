@@ -1,4 +1,4 @@
-"""The board: what each rank says of itself while it lives, for the time when it can't say anything any more.
+"""The scoreboard: what each rank says of itself while it lives, for the time when it can't say anything any more.
 
 One file for all ranks of a call, made by the supervisor and handed over to each. It has a line for each rank (how far
 it has come, a headline of what it raised), and far behind, two parts for each: in the first faulthandler writes stacks,
@@ -6,7 +6,8 @@ in the second the rank reports.
 
 It is memory, and has no name: a full disk and an emptied folder do nothing to it. Where there is no such memory, it is
 a file in the folder. One and not one per rank: thousands would be made and removed for the one that may crash. The
-lines are written when the board is made, so that a rank finds room there; the parts are a hole until somebody crashes.
+lines are written when the scoreboard is made, so that a rank finds room there; the parts are a hole until a rank
+crashes.
 """
 
 from __future__ import annotations
@@ -58,11 +59,11 @@ def report_at(rank: int) -> int:
 
 
 def path_in(folder: str) -> str:
-    """Where the board is, if it has a name."""
+    """Where the scoreboard is, if it has a name."""
     with standard_library():
-        from spawnx.remote.names import BOARD
+        from spawnx.remote.names import SCOREBOARD
 
-    return os.path.join(folder, BOARD)
+    return os.path.join(folder, SCOREBOARD)
 
 
 class _Stream:
@@ -81,8 +82,8 @@ class _Stream:
         """Asked once; nothing is buffered."""
 
 
-class _Board:
-    """The board as a rank has it open; closed where there is none, and in what a rank has forked."""
+class _Writer:
+    """The scoreboard as a rank has it open; closed where there is none, and in what a rank has forked."""
 
     own = Own()
     rank = 0
@@ -158,7 +159,7 @@ class _Board:
 
 
 def _open_alone(own: Own, folder: str) -> bool:
-    """Have the board under the same number with an offset of its own, at which faulthandler writes; whether it has.
+    """Reopen the scoreboard at the same number with an offset of its own, at which faulthandler writes; whether it has.
 
     By what names an open file, or by its own name, once: before user code.
     """
@@ -177,35 +178,35 @@ def _reopen(own: Own, path: str, flags: int = 0) -> bool:
     return False
 
 
-_board = _Board()
+_scoreboard = _Writer()
 
 
-def take_place(board: int, rank: int, folder: str) -> None:
+def open_place(scoreboard: int, rank: int, folder: str) -> None:
     """As a rank, begin to say how it goes; faulthandler writes stacks for the supervisor from now on.
 
     Args:
-        board: its fd; from now on this module's. -1: there is none.
+        scoreboard: its fd; from now on this module's. -1: there is none.
         rank: which one.
-        folder: where the board has a name, if it has one.
+        folder: where the scoreboard has a name, if it has one.
     """
-    _board.open(board, rank, folder)
+    _scoreboard.open(scoreboard, rank, folder)
 
 
 def mark(stage: str) -> None:
     """Say that this rank has come so far."""
-    _board.write(AT_STAGE, bytes((STAGES.index(stage),)))
+    _scoreboard.write(AT_STAGE, bytes((STAGES.index(stage),)))
 
 
 def mark_failing() -> None:
     """Say that this rank is about to report what it has caught."""
-    _board.write(AT_FAILING, b"\1")
+    _scoreboard.write(AT_FAILING, b"\1")
 
 
 def write_report(data: bytes) -> bool:
     """Report here, where it can't be done in the folder; whether the report is there as a whole."""
-    return _board.report(data)
+    return _scoreboard.report(data)
 
 
 def write_headline(text: str) -> None:
     """Say in short what was raised, where the report itself can't be written."""
-    _board.write(AT_HEADLINE, text.encode(errors="replace")[: LINE - AT_HEADLINE])
+    _scoreboard.write(AT_HEADLINE, text.encode(errors="replace")[: LINE - AT_HEADLINE])

@@ -1,4 +1,4 @@
-"""The kept template: a fresh interpreter that is forked into the template of each call.
+"""The zygote: a fresh interpreter that is forked into the template of each call.
 
 It runs nothing of the user's but the modules that it was told to import, and what a call asks for is done in its clone:
 so it is as fresh at the thousandth call as at the first, and does not grow.
@@ -19,10 +19,10 @@ from functools import partial
 
 from spawnx import mp_private
 from spawnx.backends.python import wait_readable
-from spawnx.remote import adoption, stale, surroundings, table, template, wire
+from spawnx.remote import adoption, inherited, protocol, stale, table, template
 from spawnx.remote import preload as preloading
+from spawnx.remote.daemonize import daemonize
 from spawnx.remote.rank import SIGKILL, arm_or_leave
-from spawnx.remote.withdraw import withdraw
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -44,7 +44,7 @@ def main(
     argv: list[str],
     preload: tuple[str, ...],
 ) -> Callable[[], Next]:
-    """Be the kept template. Returns in its forks only, with what each is to do next, with no frame of this left.
+    """Be the zygote. Returns in its forks only, with what each is to do next, with no frame of this left.
 
     Args:
         file: the fd of the memory in which these arguments came.
@@ -93,7 +93,7 @@ class _Templates:
         self._pids: dict[int, int] = {}
 
     def wait_for(self, socket: _socket.socket, supervisor: int) -> bool:
-        """Wait for an errand, and reap meanwhile; whether the supervisor still lives."""
+        """Wait for a request, and reap meanwhile; whether the supervisor still lives."""
         while True:
             wait_readable([socket.fileno(), supervisor, *self._pids], None)
             self._reap()
@@ -107,14 +107,14 @@ class _Templates:
         with standard_library():
             from spawnx.backends import native
 
-        kept = os.getpid()
+        zygote = os.getpid()
         try:
             with mp_private.preserving_resource_tracker():
                 pid = os.fork()
             if pid == 0:
                 # Before it does anything: nobody knows of one whose parent has died. And it needs that one to its end:
                 # the ranks of an orphan would not be adopted by the supervisor, which is no ancestor then.
-                arm_or_leave(native.NativeBackend(), SIGKILL, kept)
+                arm_or_leave(native.NativeBackend(), SIGKILL, zygote)
                 socket.close()
                 for pidfd in self._pids:
                     os.close(pidfd)
@@ -152,27 +152,27 @@ def _get_ready(
         preloading.preload(preload, lambda: None, tuple(filter(preloading.is_vetted, preload)))
         mp_private.flush_streams()
         native.get_ready_to_fork()
-        withdraw()
+        daemonize()
     except BaseException as error:  # noqa: BLE001 - told; the call goes on by other means
-        word = wire.GAVE_UP if isinstance(error, preloading.GivenUp) else wire.FAILED
-        socket.send(word + _pending() + str(error).encode(errors="replace")[: wire.MOST_TEXT])
+        word = protocol.GAVE_UP if isinstance(error, preloading.GivenUp) else protocol.FAILED
+        socket.send(word + _pending() + str(error).encode(errors="replace")[: protocol.MOST_TEXT])
         os._exit(0)
     gc.collect()
     gc.freeze()
-    socket.send(wire.READY + _pending())
+    socket.send(protocol.READY + _pending())
     return supervisor, {name: value for name, value in os.environb.items() if before.get(name) != value}
 
 
 def _pending() -> bytes:
-    return table.pending_signals().to_bytes(wire.MASK, "little")
+    return table.pending_signals().to_bytes(protocol.MASK, "little")
 
 
 def _receive(socket: _socket.socket) -> list[int]:
-    """The fds of the next errand, the first of which tells of it; none if the supervisor is gone."""
+    """The fds of the next request, the first of which tells of it; none if the supervisor is gone."""
     fds: list[int] = []
-    word = wire.MORE
-    while word == wire.MORE:
-        room = _socket.CMSG_SPACE(wire.MAX_SENT * _INT.size)
+    word = protocol.MORE
+    while word == protocol.MORE:
+        room = _socket.CMSG_SPACE(protocol.MAX_SENT * _INT.size)
         word, ancillary, _, _ = socket.recvmsg(1, room, _socket.MSG_CMSG_CLOEXEC)
         fds += [fd for _, _, data in ancillary for (fd,) in _INT.iter_unpack(data)]
     return fds if word else []
@@ -182,25 +182,25 @@ def _be_template(
     fds: list[int], set_by_imports: dict[bytes, bytes], supervisor: int, *, ignored: bool
 ) -> Next:
     """Be the template of one call: have what the supervisor has now, and go on as a fresh interpreter would."""
-    errand = pickle.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))  # noqa: S301 - from our supervisor
+    request = pickle.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))  # noqa: S301 - from our supervisor
     os.close(fds[0])
-    arguments, streams = errand["arguments"], errand["streams"]
-    numbers = [fd for fd, opened in enumerate(streams) if opened] + errand["keep"]
+    arguments, streams = request["arguments"], request["streams"]
+    numbers = [fd for fd, opened in enumerate(streams) if opened] + request["keep"]
     pids = fds[1 + numbers.index(arguments["table"])]
     try:
         if ignored:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         kept = _place(fds[1:], numbers, supervisor)
         pids = arguments["table"]
-        surroundings.assume_streams(streams, numbers)
+        inherited.apply_streams(streams, numbers)
         again = stale.explained()
-        surroundings.assume(errand["surroundings"], set_by_imports)
+        inherited.apply(request["inherited"], set_by_imports)
         for renew in again:
             renew()
     except Exception as error:  # noqa: BLE001 - told; the call goes on by other means
         table.Table(pids, arguments["ranks"]).explain(f"{type(error).__name__}: {error}")
         os._exit(1)
-    return template.main(errand["order"], supervisor=kept, **arguments)
+    return template.main(request["message"], supervisor=kept, **arguments)
 
 
 def _place(fds: list[int], numbers: list[int], supervisor: int) -> int:

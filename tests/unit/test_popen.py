@@ -16,7 +16,7 @@ import spawnx
 from spawnx import backends
 from spawnx.backends.contract import Backend
 from spawnx.fd_room import FdRoom
-from spawnx.launchers import held
+from spawnx.launchers import popen
 from tests import ranks
 from tests.support import finish, linux_only, needs_pidfds, wait_ended
 
@@ -160,8 +160,8 @@ def test_status_that_nobody_can_tell_is_a_failure_that_says_so(
 ) -> None:
     """Neither a success, nor a hang, nor an OSError."""
     context = start(1)
-    monkeypatch.setattr(type(backend), "peek", lambda *_: held.LOST)
-    monkeypatch.setattr("spawnx.watcher.Watcher._look", lambda *_: [(0, held.LOST, 0)])
+    monkeypatch.setattr(type(backend), "peek", lambda *_: popen.LOST)
+    monkeypatch.setattr("spawnx.watcher.Watcher._look", lambda *_: [(0, popen.LOST, 0)])
     wait_ended(context.processes)
     with pytest.raises(spawnx.ProcessExitedException, match="another reaper took its exit status") as raised:
         context.join()
@@ -326,14 +326,14 @@ def test_opening_a_pidfd_of_no_child_is_refused(backend: Backend) -> None:
 def test_popen_waits_no_longer_than_asked(backend: Backend) -> None:
     """0 and less only look."""
     context = start(1, ranks.stay_as_rank)
-    popen = context.processes[0]._popen
-    waits = [popen.wait(0), popen.wait(-1), popen.wait(0.01)]
-    popen.kill()
-    code = popen.wait(None)
+    one = context.processes[0]._popen
+    waits = [one.wait(0), one.wait(-1), one.wait(0.01)]
+    one.kill()
+    code = one.wait(None)
     context._join_procs_with_timeout(0)
 
     assert ([None, None, None], -signal.SIGKILL) == (waits, code)
-    assert isinstance(popen, held.Popen)
+    assert isinstance(one, popen.Popen)
 
 
 def test_process_closed_before_it_was_joined_is_joined_all_the_same(backend: Backend) -> None:

@@ -19,7 +19,7 @@ _WORKS = 0.05
 _WORKING = b"RD"
 
 
-class Finishing:
+class Activity:
     """Since when ranks that have raised have done nothing. Where there is no /proc, since they raised."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What ranks say of themselves: the board, and their notices."""
+"""What ranks say of themselves: the scoreboard, and their notices."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from spawnx.board import Board, make
-from spawnx.remote import board, notices
+from spawnx.remote import notices, scoreboard
 from spawnx.remote.ends import Own
+from spawnx.scoreboard import Scoreboard, make
 from tests.support import ROOT, posix_only
 
 pytestmark = posix_only
@@ -21,20 +21,24 @@ RANKS = 3
 
 
 @pytest.fixture(params=["memory", "file"])
-def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
-    """A board in memory, and in a file of the folder."""
+def made(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Scoreboard]:
+    """A scoreboard in memory, and in a file of the folder."""
     if request.param == "file":
         monkeypatch.delattr(os, "memfd_create", raising=False)
     elif not hasattr(os, "memfd_create"):
         pytest.skip("needs files in memory")
-    one = Board(make(str(tmp_path), RANKS), RANKS)
+    one = Scoreboard(make(str(tmp_path), RANKS), RANKS)
     yield one
     one.close()
 
 
-def run(source: str, made: Board, folder: Path) -> str:
+def run(source: str, made: Scoreboard, folder: Path) -> str:
     """Run a program as a rank would, and return what it prints."""
-    head = "import os, sys\nfrom spawnx.remote import board\nfd, folder = int(sys.argv[1]), sys.argv[2]\n"
+    head = (
+        "import os, sys\nfrom spawnx.remote import scoreboard\nfd, folder = int(sys.argv[1]), sys.argv[2]\n"
+    )
     done = subprocess.run(
         [sys.executable, "-c", head + source, str(made.fd), str(folder)],
         cwd=ROOT, capture_output=True, text=True, check=False, pass_fds=[made.fd],
@@ -42,10 +46,10 @@ def run(source: str, made: Board, folder: Path) -> str:
     return done.stdout + done.stderr
 
 
-# The board
+# The scoreboard
 
 
-def test_lines_of_a_new_board_say_that_nobody_has_come_far(made: Board) -> None:
+def test_lines_of_a_new_scoreboard_say_that_nobody_has_come_far(made: Scoreboard) -> None:
     """Every rank boots."""
     assert [("boot", False, False, "")] * 3 == [
         (line.stage, line.failing, line.ready, line.headline) for line in made.lines()
@@ -53,13 +57,13 @@ def test_lines_of_a_new_board_say_that_nobody_has_come_far(made: Board) -> None:
     assert ("", b"") == (made.stack(0), made.report(0))
 
 
-def test_rank_writes_into_its_own_line_only(made: Board, tmp_path: Path) -> None:
+def test_rank_writes_into_its_own_line_only(made: Scoreboard, tmp_path: Path) -> None:
     """Stage, what it is about to do, and a headline that is cut where the next line begins."""
     source = """
-board.take_place(fd, 1, folder)
-board.mark(board.RUN)
-board.mark_failing()
-board.write_headline("ValueError: " + "ü" * 200)
+scoreboard.open_place(fd, 1, folder)
+scoreboard.mark(scoreboard.RUN)
+scoreboard.mark_failing()
+scoreboard.write_headline("ValueError: " + "ü" * 200)
 """
 
     assert "" == run(source, made, tmp_path)
@@ -71,11 +75,11 @@ board.write_headline("ValueError: " + "ü" * 200)
     assert "" == lines[2].headline
 
 
-def test_crash_is_written_into_the_part_of_the_rank(made: Board, tmp_path: Path) -> None:
+def test_crash_is_written_into_the_part_of_the_rank(made: Scoreboard, tmp_path: Path) -> None:
     """Each has its own, and the lines stay."""
     for rank in (2, 1):
         run(
-            f"board.take_place(fd, {rank}, folder); import faulthandler; faulthandler._sigabrt()",
+            f"scoreboard.open_place(fd, {rank}, folder); import faulthandler; faulthandler._sigabrt()",
             made,
             tmp_path,
         )
@@ -86,63 +90,67 @@ def test_crash_is_written_into_the_part_of_the_rank(made: Board, tmp_path: Path)
     assert ["boot"] * 3 == [line.stage for line in made.lines()]
 
 
-def test_report_is_written_whole_or_not_at_all(made: Board, tmp_path: Path) -> None:
+def test_report_is_written_whole_or_not_at_all(made: Scoreboard, tmp_path: Path) -> None:
     """What is too long isn't written."""
     source = """
-board.take_place(fd, 1, folder)
-print(board.write_report(b"x" * (board.PART + 1)), board.write_report(b"y" * board.PART))
+scoreboard.open_place(fd, 1, folder)
+print(scoreboard.write_report(b"x" * (scoreboard.PART + 1)), scoreboard.write_report(b"y" * scoreboard.PART))
 """
 
     assert "False True\n" == run(source, made, tmp_path)
-    assert [b"", b"y" * board.PART, b""] == [made.report(rank) for rank in range(3)]
+    assert [b"", b"y" * scoreboard.PART, b""] == [made.report(rank) for rank in range(3)]
     assert "" == made.stack(2)
 
 
-def test_parts_take_no_room_until_they_are_written(made: Board, tmp_path: Path) -> None:
+def test_parts_take_no_room_until_they_are_written(made: Scoreboard, tmp_path: Path) -> None:
     """The file has a hole."""
     before = os.fstat(made.fd).st_blocks
-    run("board.take_place(fd, 0, folder)", made, tmp_path)
+    run("scoreboard.open_place(fd, 0, folder)", made, tmp_path)
 
     assert before == os.fstat(made.fd).st_blocks
 
 
 @pytest.mark.parametrize("fd", ["-1", "1000"], ids=["none", "closed"])
-def test_place_on_a_board_that_is_not_there_is_no_error(made: Board, tmp_path: Path, fd: str) -> None:
+def test_place_on_a_scoreboard_that_is_not_there_is_no_error(
+    made: Scoreboard, tmp_path: Path, fd: str
+) -> None:
     """Nothing is written, and faulthandler is as it was."""
     source = f"""
 import faulthandler
-board.take_place({fd}, 0, folder)
-board.mark(board.RUN)
-print(faulthandler.is_enabled(), board.write_report(b"report"))
+scoreboard.open_place({fd}, 0, folder)
+scoreboard.mark(scoreboard.RUN)
+print(faulthandler.is_enabled(), scoreboard.write_report(b"report"))
 """
 
     assert "False False\n" == run(source, made, tmp_path)
 
 
-def test_board_that_is_closed_is_empty(made: Board) -> None:
+def test_scoreboard_that_is_closed_is_empty(made: Scoreboard) -> None:
     """Also for who asks when the context has ended."""
     made.close()
 
     assert ([], [], "", b"") == (made.lines(), made.failing(), made.stack(0), made.report(0))
 
 
-def test_board_for_which_there_is_no_room_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scoreboard_for_which_there_is_no_room_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A short one would have lines for some ranks only."""
     monkeypatch.setattr(os, "pwrite", lambda *_: 100)
 
     assert -1 == make(str(tmp_path), RANKS)
 
 
-def test_board_without_a_name_and_without_proc_takes_lines(made: Board, tmp_path: Path) -> None:
+def test_scoreboard_without_a_name_and_without_proc_takes_lines(made: Scoreboard, tmp_path: Path) -> None:
     """It has no offset of its own then: nobody is asked for stacks."""
     source = """
 open_ = os.open
 def refuse(path, *args, **names):
     raise FileNotFoundError(2, "gone", path)
 os.open = refuse
-board.take_place(fd, 1, folder)
-board.mark(board.RUN)
-print(board.write_report(b"report"))
+scoreboard.open_place(fd, 1, folder)
+scoreboard.mark(scoreboard.RUN)
+print(scoreboard.write_report(b"report"))
 """
 
     assert "True\n" == run(source, made, tmp_path)
@@ -153,13 +161,13 @@ print(board.write_report(b"report"))
     )
 
 
-def test_place_that_was_taken_is_kept(made: Board, tmp_path: Path) -> None:
+def test_place_that_was_taken_is_kept(made: Scoreboard, tmp_path: Path) -> None:
     """A fresh interpreter takes it before it imports main, and comes by again."""
     source = """
-board.take_place(fd, 1, folder)
+scoreboard.open_place(fd, 1, folder)
 before = len(os.listdir("/dev/fd"))
-board.take_place(fd, 0, folder)
-board.mark(board.RUN)
+scoreboard.open_place(fd, 0, folder)
+scoreboard.mark(scoreboard.RUN)
 print(len(os.listdir("/dev/fd")) - before)
 """
 
@@ -167,15 +175,15 @@ print(len(os.listdir("/dev/fd")) - before)
     assert ["boot", "run", "boot"] == [line.stage for line in made.lines()]
 
 
-def test_process_that_a_rank_forked_does_not_write_for_it(made: Board, tmp_path: Path) -> None:
-    """Neither its stage nor its stack; that goes to stderr. It has nothing of the board's open."""
+def test_process_that_a_rank_forked_does_not_write_for_it(made: Scoreboard, tmp_path: Path) -> None:
+    """Neither its stage nor its stack; that goes to stderr. It has nothing of the scoreboard's open."""
     source = """
 import faulthandler
 before = len(os.listdir("/dev/fd"))
-board.take_place(fd, 0, folder)
+scoreboard.open_place(fd, 0, folder)
 if os.fork() == 0:
     print(before - len(os.listdir("/dev/fd")), flush=True)
-    board.mark(board.EXIT)
+    scoreboard.mark(scoreboard.EXIT)
     faulthandler._sigabrt()
 os.wait()
 """
@@ -188,12 +196,12 @@ os.wait()
 
 
 def test_faulthandler_that_user_code_has_enabled_since_is_left_in_what_a_rank_forks(
-    made: Board, tmp_path: Path
+    made: Scoreboard, tmp_path: Path
 ) -> None:
-    """It is known that it no longer writes to the board."""
+    """It is known that it no longer writes to the scoreboard."""
     source = """
 import faulthandler
-board.take_place(fd, 0, folder)
+scoreboard.open_place(fd, 0, folder)
 mine = open(folder + "/mine", "w")
 faulthandler.enable(mine)
 if os.fork() == 0:

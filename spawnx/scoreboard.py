@@ -1,6 +1,6 @@
-"""The board of a call, as the supervisor has it: made before the ranks, read whatever they have written there.
+"""The scoreboard of a call, as the supervisor has it: made before the ranks, read whatever they have written there.
 
-What it is for, and what is where, is in `remote.board`.
+What it is for, and what is where, is in `remote.scoreboard`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from spawnx.remote.board import (
+from spawnx.remote.scoreboard import (
     AT_FAILING,
     AT_HEADLINE,
     AT_READY,
@@ -47,8 +47,8 @@ class Line:
         self.headline = line[AT_HEADLINE:].partition(b"\0")[0].decode(errors="replace").strip()
 
 
-class Board:
-    """The board as the supervisor has it.
+class Scoreboard:
+    """The scoreboard as the supervisor has it.
 
     Args:
         fd: what `make` returned; from now on its own.
@@ -63,7 +63,7 @@ class Board:
         self._ranks = ranks
 
     def lines(self) -> Sequence[Line]:
-        """The lines of all ranks; none if there is no board."""
+        """The lines of all ranks; none if there is no scoreboard."""
         data = self._lines()
         return [Line(data[start : start + LINE]) for start in range(0, len(data), LINE)]
 
@@ -99,7 +99,7 @@ class Board:
 
 
 def make(folder: str, ranks: int) -> int:
-    """Make the board; returns its fd. -1: there is no room, or no pwrite (Windows): ranks say less."""
+    """Make the scoreboard; returns its fd. -1: there is no room, or no pwrite (Windows): ranks say less."""
     if not hasattr(os, "pwrite"):
         return -1
     fd = _new_file(folder)
@@ -116,7 +116,7 @@ def _new_file(folder: str) -> int:
         "/proc/self/fd"
     ):  # by which each rank opens it once more; a file in the folder has a name
         with contextlib.suppress(OSError, AttributeError):
-            return os.memfd_create("spawnx-board")
+            return os.memfd_create("spawnx-scoreboard")
     with contextlib.suppress(OSError):
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(path_in(folder), flags, 0o600)

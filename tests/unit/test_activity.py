@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from spawnx.finishing import Finishing
+from spawnx.activity import Activity
 from spawnx.teardown import SPARED
 from tests.support import linux_only
 
@@ -34,10 +34,10 @@ def pid(request: pytest.FixtureRequest) -> Iterator[int]:
 @pytest.mark.parametrize("pid", [WORKS], indirect=True, ids=["works"])
 def test_rank_that_works_is_spared_until_it_has_taken_too_long(pid: int) -> None:
     """Then it is spared no longer than one that hangs."""
-    finishing = Finishing()
-    first = finishing.idle_since(100.0, {3: 100.0}, {3: pid})
-    later = finishing.idle_since(101.0, {3: 100.0}, {3: pid})
-    late = finishing.idle_since(109.0, {3: 100.0}, {3: pid})
+    activity = Activity()
+    first = activity.idle_since(100.0, {3: 100.0}, {3: pid})
+    later = activity.idle_since(101.0, {3: 100.0}, {3: pid})
+    late = activity.idle_since(109.0, {3: 100.0}, {3: pid})
 
     assert ({3: 100.0}, {3: 101.0}, {3: 105.0 - SPARED}) == (first, later, late)
 
@@ -47,8 +47,8 @@ def test_rank_that_hangs_is_spared_since_it_raised(pid: int) -> None:
     """It sleeps, and uses no processor time."""
     while b"S" != _state(pid):
         time.sleep(0.001)
-    finishing = Finishing()
-    told = [finishing.idle_since(now, {3: 100.0}, {3: pid}) for now in (100.0, 100.5, 101.0)]
+    activity = Activity()
+    told = [activity.idle_since(now, {3: 100.0}, {3: pid}) for now in (100.0, 100.5, 101.0)]
 
     assert [{3: 100.0}] * 3 == told
 
@@ -60,14 +60,14 @@ def _state(pid: int) -> bytes:
 
 def test_rank_that_has_ended_or_not_raised_is_not_looked_at() -> None:
     """Nobody else's process is."""
-    finishing = Finishing()
+    activity = Activity()
 
-    assert {} == finishing.idle_since(1.0, {3: 1.0}, {4: os.getpid()})
+    assert {} == activity.idle_since(1.0, {3: 1.0}, {4: os.getpid()})
 
 
 def test_process_that_is_gone_does_nothing() -> None:
     """It ended while we looked."""
-    finishing = Finishing()
-    told = [finishing.idle_since(now, {3: 100.0}, {3: 2**22 + 1}) for now in (100.0, 100.5)]
+    activity = Activity()
+    told = [activity.idle_since(now, {3: 100.0}, {3: 2**22 + 1}) for now in (100.0, 100.5)]
 
     assert [{3: 100.0}] * 2 == told

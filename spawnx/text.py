@@ -54,7 +54,7 @@ def exception_of(failure: Ended, alive: Sequence[int]) -> ProcessException:
     """A failure in the reference's words; then, if need be, who could not be ended."""
     more = _told_unkillable(alive)
     if failure.report is not None:
-        msg = f"\n\n-- Process {failure.rank:d} terminated with the following error:\n{failure.report.told}{more}"
+        msg = f"\n\n-- Process {failure.rank:d} terminated with the following error:\n{failure.report.message}{more}"
         return ProcessRaisedException(msg, failure.rank, failure.pid)
     name = None
     if failure.status_lost:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 _ENDS_WITHIN = 1.0
 
 
-class Helper:
+class Child:
     """A program that was launched, held by its pidfd.
 
     Args:
         backend: by which it is watched, signalled and reaped.
-        pid: of a child; 0: it is a child of the kept template's.
+        pid: of a child; 0: it is a child of the zygote's.
         pidfd: of the same; from now on its own.
 
     Attributes:
@@ -39,7 +39,7 @@ class Helper:
         self.pidfd = pidfd
 
     @classmethod
-    def launch(cls, backend: Backend, program: Program) -> Helper:
+    def launch(cls, backend: Backend, program: Program) -> Child:
         """Launch a program.
 
         Raises:
@@ -87,7 +87,7 @@ def connection() -> tuple[socket.socket, socket.socket]:
     process one that doesn't wait (O_NONBLOCK).
     """
     with standard_library():
-        import socket  # not at the top: contexts without a helper need none
+        import socket  # not at the top: contexts without a child need none
 
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in ends:
@@ -95,7 +95,7 @@ def connection() -> tuple[socket.socket, socket.socket]:
     return ends
 
 
-def told(code: int) -> str:
+def describe_exit(code: int) -> str:
     """How a process ended, in words that follow "ended"."""
     if code == LOST:
         return "in an unknown way"

@@ -7,7 +7,7 @@ import os
 import resource
 
 
-def withdraw() -> None:
+def daemonize() -> None:
     """Keep neither its streams, for whose end a reader would wait, nor its folder; open as many files as may be."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
