@@ -24,14 +24,14 @@ from typing import Any
 import spawnx
 from benchmarks import harness
 from spawnx import backends
-from spawnx.remote import notices
-from spawnx.scoreboard import make
+from spawnx.ipc import notices
+from spawnx.ipc.scoreboard_reader import make
 
 # Case -> (what is loaded before, what is timed).
 SPAWN = "import multiprocessing.spawn, multiprocessing.resource_tracker, os"  # as its spawn_main
 BEGIN = (
-    "import spawnx.remote.rank, spawnx.remote.report, spawnx.remote.gate; "
-    "spawnx.remote.rank._receive_ends('0.pickle', spawnx.remote.ends.Ends(*map(int, os.environ['ENDS'].split()))); "
+    "import spawnx.remote.rank, spawnx.ipc.report, spawnx.ipc.gate; "
+    "spawnx.remote.rank._receive_ends('0.pickle', spawnx.ipc.ends.Ends(*map(int, os.environ['ENDS'].split()))); "
     "spawnx.remote.rank.OrphanPolicy('off', 0, {backend!r}, os.getppid()).arm(2)"
 )
 CODE = {

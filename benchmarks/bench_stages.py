@@ -20,8 +20,8 @@ from typing import Any
 import spawnx
 from benchmarks import harness, light
 from spawnx import backends
-from spawnx.child import Child
 from spawnx.guard import Guard
+from spawnx.guard.child import Child
 from spawnx.launchers.template import Template
 
 SIZES = {"light": [8, 1000], "torch": [8]}

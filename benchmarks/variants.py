@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from benchmarks import harness, limit
 from spawnx import backends, launchers
 from spawnx.guard import Guard
-from spawnx.remote import report
+from spawnx.ipc import report
 
 _STAMP = struct.Struct("d")
 

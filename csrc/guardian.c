@@ -33,7 +33,7 @@ static void daemonize(void)
     }
 }
 
-/* Whether a file may be a rank's, as spawnx/remote/names.py has it: its report, one that was being written, or the word
+/* Whether a file may be a rank's, as spawnx/ipc/names.py has it: its report, one that was being written, or the word
  * that it has ended well; or the scoreboard, where that has a name. */
 static int is_of_ours(const char *name)
 {

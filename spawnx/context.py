@@ -6,12 +6,13 @@ import math
 import threading
 import warnings
 
-from spawnx import backends, clock, settings, stacks, teardown, text, verdict
-from spawnx.activity import Activity
-from spawnx.postmortem import PostMortem
-from spawnx.scoreboard import Scoreboard
-from spawnx.unjoined import Unjoined
-from spawnx.watcher import Ended, Watcher
+from spawnx import backends, clock, settings
+from spawnx.failures import stacks, teardown, text, verdict
+from spawnx.failures.activity import Activity
+from spawnx.failures.postmortem import PostMortem
+from spawnx.ipc.scoreboard_reader import Scoreboard
+from spawnx.watch.unjoined import Unjoined
+from spawnx.watch.watcher import Ended, Watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from spawnx.backends.contract import Backend
     from spawnx.guard import Guard
-    from spawnx.payload import Payload
+    from spawnx.launchers.payload import Payload
 
 
 class RankProcess(remote.Rank):

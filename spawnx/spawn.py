@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 
-from spawnx import backends, launchers, settings, uninterrupted, unjoined
+from spawnx import backends, launchers, settings, uninterrupted
 from spawnx.context import ProcessContext, SpawnContext
 from spawnx.errors import (
     ProcessException,
@@ -17,10 +17,11 @@ from spawnx.errors import (
     ProcessTimeoutError,
 )
 from spawnx.guard import Guard
+from spawnx.ipc import report
 from spawnx.launchers import preload as preloading
-from spawnx.remote import report
 from spawnx.settings import ENV_VAR_PARALLEL_START
 from spawnx.standard import standard_library
+from spawnx.watch import unjoined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -264,7 +265,8 @@ def _wrap(fn: Callable[..., object], i: int, args: Iterable[Any], error_file: st
     there, KeyboardInterrupt is raised on: it is no success.
     """
     with standard_library():
-        from spawnx.remote import rank, scoreboard
+        from spawnx.ipc import scoreboard
+        from spawnx.remote import rank
 
     rank.arm_or_leave(backends.choose()[0], rank.SIGINT, os.getppid())
     try:

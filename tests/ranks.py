@@ -299,10 +299,10 @@ def give_up_rights_and_raise(root: str, text: str) -> None:
     import json
     import traceback
 
-    import spawnx.remote.notices
+    import spawnx.ipc.notices
 
     del json, traceback
-    assert spawnx.remote.notices
+    assert spawnx.ipc.notices
     os.chroot(root)
     os.chdir("/")
     os.setgroups([])
@@ -324,7 +324,7 @@ def write_over_board(rank: int, data: bytes, size: int) -> None:
 
 def notify_of_another(rank: int, other: int, errno: int, gate: Gate) -> None:
     """As rank 0, write a notice that names another rank; all then wait."""
-    from spawnx.remote import notices
+    from spawnx.ipc import notices
     from spawnx.remote import rank as remote
 
     if rank == 0:

@@ -11,12 +11,12 @@ import sys
 
 from spawnx import mp_private, uninterrupted
 from spawnx.backends.contract import Program
-from spawnx.child import Child
+from spawnx.guard.child import Child
 from spawnx.launchers import preload as preloading
 from spawnx.launchers.exec import ExecLauncher
 from spawnx.launchers.message import command_line
+from spawnx.launchers.payload import Payloads
 from spawnx.launchers.template import CantServe, PreloadGivenUp, Template
-from spawnx.payload import Payloads
 from spawnx.remote import preload
 from spawnx.standard import standard_library
 

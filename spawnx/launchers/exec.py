@@ -15,8 +15,8 @@ from spawnx import mp_private
 from spawnx.backends.contract import Program
 from spawnx.launchers import popen
 from spawnx.launchers.message import Messages, command_line
+from spawnx.launchers.payload import Payloads
 from spawnx.launchers.threads import launch_in_thread
-from spawnx.payload import Payloads
 from spawnx.remote.rank import GUARDIAN
 
 TYPE_CHECKING = False

@@ -18,14 +18,15 @@ from functools import partial
 from spawnx import mp_private
 from spawnx.backends.contract import FORBIDDEN, Program
 from spawnx.backends.python import wait_readable
-from spawnx.child import Child, connection, describe_exit
+from spawnx.guard.child import Child, connection, describe_exit
+from spawnx.ipc import inherited, protocol
+from spawnx.ipc.pid_table import signals_of
 from spawnx.launchers import likeness
 from spawnx.launchers.clone import CloneLauncher, Slower, launch
 from spawnx.launchers.message import command_line
+from spawnx.launchers.payload import to_memory
 from spawnx.launchers.template import PERMANENT, CantServe, PreloadGivenUp
-from spawnx.payload import to_memory
-from spawnx.remote import inherited, preload, protocol
-from spawnx.remote.table import signals_of
+from spawnx.remote import preload
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False

@@ -2,7 +2,7 @@
 
 That is what fork(2) gives a child from the thread that creates it (the kernel's list: see csrc/inherited.c, and what
 /proc has of a thread), and what is read when an interpreter or a slow module starts. The rest is in
-`remote.inherited`.
+`ipc.inherited`.
 
 Not on it, as no system call tells: rules of landlock(7) that were added when the process had no_new_privs already.
 """
@@ -15,7 +15,8 @@ import resource
 import sys
 
 from spawnx import mp_private
-from spawnx.remote import inherited, preload
+from spawnx.ipc import inherited
+from spawnx.remote import preload
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False

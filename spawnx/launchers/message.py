@@ -8,12 +8,12 @@ import pickle
 from multiprocessing import reduction
 
 from spawnx import mp_private
-from spawnx.payload import append, to_memory
+from spawnx.launchers.payload import append, to_memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spawnx.launchers import Order
-    from spawnx.payload import Payloads
+    from spawnx.launchers.payload import Payloads
     from spawnx.process import RankProcess
 
 

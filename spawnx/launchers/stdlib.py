@@ -6,8 +6,8 @@ import errno
 import os
 
 from spawnx import mp_private
+from spawnx.launchers.payload import Payloads
 from spawnx.launchers.popen import in_lasting_thread
-from spawnx.payload import Payloads
 from spawnx.remote import rank as remote
 
 TYPE_CHECKING = False

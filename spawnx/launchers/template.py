@@ -16,24 +16,26 @@ from functools import partial
 from spawnx import affinity
 from spawnx.backends.contract import FORBIDDEN
 from spawnx.backends.python import wait_readable
-from spawnx.child import connection, describe_exit
+from spawnx.guard.child import connection, describe_exit
+from spawnx.ipc import gate, protocol
+from spawnx.ipc import pid_table as table
+from spawnx.ipc.ends import Ends
 from spawnx.launchers import adoption, popen
 from spawnx.launchers.message import Messages
+from spawnx.launchers.payload import append, to_memory
 from spawnx.launchers.threads import launch_in_thread
-from spawnx.payload import append, to_memory
-from spawnx.remote import gate, preload, protocol, table
-from spawnx.remote.ends import Ends
+from spawnx.remote import preload
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from spawnx.child import Child
     from spawnx.guard import Guard
+    from spawnx.guard.child import Child
     from spawnx.launchers import Order
+    from spawnx.launchers.payload import Payloads
     from spawnx.launchers.threads import Job
-    from spawnx.payload import Payloads
     from spawnx.process import RankProcess
 
 # The errnos by which a system says that it never clones.

@@ -12,7 +12,8 @@ import select
 import signal
 
 from spawnx.backends.python import wait_readable
-from spawnx.remote import gate, protocol, table
+from spawnx.ipc import gate, protocol
+from spawnx.ipc import pid_table as table
 from spawnx.remote.rank import SIGINT, SIGKILL, arm_or_leave
 
 TYPE_CHECKING = False

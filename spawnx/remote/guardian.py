@@ -15,9 +15,9 @@ import sys
 
 from spawnx import clock
 from spawnx.backends.contract import FORBIDDEN
+from spawnx.ipc.names import is_ours
+from spawnx.ipc.protocol import DISMISS, HOLD_ARMED, HOLD_UNARMED, MAX_SENT
 from spawnx.remote.daemonize import daemonize
-from spawnx.remote.names import is_ours
-from spawnx.remote.protocol import DISMISS, HOLD_ARMED, HOLD_UNARMED, MAX_SENT
 
 # Orphans get SIGTERM after this part of the grace.
 _TERM_PART = 5

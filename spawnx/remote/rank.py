@@ -15,8 +15,8 @@ from functools import partial
 from multiprocessing.process import BaseProcess
 
 from spawnx import clock
-from spawnx.remote import report, scoreboard
-from spawnx.remote.ends import Ends, Own
+from spawnx.ipc import report, scoreboard
+from spawnx.ipc.ends import Ends, Own
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -124,7 +124,7 @@ def main(
 
 
 def rehearse(message: int, *, path: list[object], backend: str) -> None:
-    """Do what ranks do before they read what is their own, and end: see `postmortem.try_interpreter`."""
+    """Do what ranks do before they read what is their own, and end: see `failures.postmortem.try_interpreter`."""
     os.close(message)
     with standard_library():
         from spawnx import backends, mp_private
@@ -203,7 +203,7 @@ _notices = Own()
 def fail(path: str, stage: str, error: BaseException, traceback: TracebackType | None) -> None:
     """As a rank of a context, report what it raised, and let the supervisor know."""
     with standard_library():
-        from spawnx.remote import notices
+        from spawnx.ipc import notices
 
     raised = clock.monotonic()
     scoreboard.mark_failing()
@@ -246,7 +246,7 @@ def pass_gate(fd: int, backend: Backend, parent: int | None) -> None:
     A rank that the guardian can't hold keeps SIGKILL, with which it came here.
     """
     with standard_library():
-        from spawnx.remote import gate
+        from spawnx.ipc import gate
 
     word = gate.wait(fd)
     if not word:

@@ -15,11 +15,11 @@ import sys
 from functools import partial
 
 from spawnx import mp_private, settings
+from spawnx.ipc import pid_table as tables
+from spawnx.ipc.ends import Ends
 from spawnx.remote import adoption, startup
 from spawnx.remote import preload as preloading
 from spawnx.remote import rank as remote
-from spawnx.remote import table as tables
-from spawnx.remote.ends import Ends
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Place = tuple[int, str, tuple[int, ...], str]
 
 # What every rank imports on its way to the main module and to its end.
-OF_EVERY_RANK = ("pkgutil", "runpy", "spawnx.remote.gate", "spawnx.remote.report")
+OF_EVERY_RANK = ("pkgutil", "runpy", "spawnx.ipc.gate", "spawnx.ipc.report")
 
 
 class _HasStartupCode(Exception):  # noqa: N818 - no error, but a reason to go another way

@@ -19,7 +19,9 @@ from functools import partial
 
 from spawnx import mp_private
 from spawnx.backends.python import wait_readable
-from spawnx.remote import adoption, inherited, protocol, stale, table, template
+from spawnx.ipc import inherited, protocol
+from spawnx.ipc import pid_table as table
+from spawnx.remote import adoption, stale, template
 from spawnx.remote import preload as preloading
 from spawnx.remote.daemonize import daemonize
 from spawnx.remote.rank import SIGKILL, arm_or_leave

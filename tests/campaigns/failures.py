@@ -55,8 +55,7 @@ TAKES_A_WHILE = ("exit 3", "_exit 7", "SIGINT")
 OTHERS = ("stays", "deaf", "stopped", "ends", "del", "forks")
 KILL_AFTER_S = 1.5
 # Two failures that are no further apart may be told in either order: what a rank notes is a moment before it happens,
-# and that it died is seen a moment after. It is the uncertainty of a death that `spawnx.watcher` and `spawnx.verdict`
-# allow for.
+# and that it died is seen a moment after. It is the uncertainty of a death that the watcher and the verdict allow for.
 CLOSE_S = 0.35
 # What may be added to the waits that a run is given, on a machine that has other things to do.
 SLACK_S = 10.0

@@ -23,8 +23,8 @@ from typing import Any
 import spawnx
 from spawnx import launchers, mp_private
 from spawnx.guard import Guard
+from spawnx.ipc import gate
 from spawnx.process import RankProcess
-from spawnx.remote import gate
 
 # A process that must not come to harm.
 BYSTANDER = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 def stop_after(clones: int, fifo: str) -> None:
     """Have this template make so many clones, tell by a byte in `fifo`, and go no further."""
-    from spawnx.remote.table import Table
+    from spawnx.ipc.pid_table import Table
 
     note = Table.note
 

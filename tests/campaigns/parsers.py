@@ -20,9 +20,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from spawnx import reports, verdict
-from spawnx.remote import names, notices, report, scoreboard
-from spawnx.scoreboard import Scoreboard
+from spawnx.failures import verdict
+from spawnx.ipc import names, notices, report, scoreboard
+from spawnx.ipc import report_reader as reports
+from spawnx.ipc.scoreboard_reader import Scoreboard
 
 RANKS = 3
 # What one input may take, on a machine that has other things to do.

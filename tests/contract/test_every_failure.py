@@ -23,9 +23,10 @@ from typing import Any
 import pytest
 
 import spawnx
-from spawnx import backends, postmortem, stacks, teardown
+from spawnx import backends
 from spawnx.failure import Failure
-from spawnx.remote import scoreboard
+from spawnx.failures import postmortem, stacks, teardown
+from spawnx.ipc import scoreboard
 from tests import ranks
 from tests.campaigns import failures
 from tests.ranks import Gate

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from spawnx.activity import Activity
-from spawnx.teardown import SPARED
+from spawnx.failures.activity import Activity
+from spawnx.failures.teardown import SPARED
 from tests.support import linux_only
 
 pytestmark = linux_only

@@ -25,7 +25,7 @@ import spawnx
 from spawnx import backends
 from spawnx.backends.contract import Backend
 from spawnx.guard import Guard
-from spawnx.remote import gate, protocol
+from spawnx.ipc import gate, protocol
 from spawnx.remote.rank import LIFELINE, OFF
 from tests import ranks
 from tests.campaigns import orphans

@@ -18,12 +18,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import given as given_
 from hypothesis import strategies as st
 
-from spawnx import reports, verdict
-from spawnx import text as texts
 from spawnx.failure import Failure
-from spawnx.remote import names, notices, report, scoreboard
-from spawnx.scoreboard import Scoreboard
-from spawnx.watcher import Watcher
+from spawnx.failures import text as texts
+from spawnx.failures import verdict
+from spawnx.ipc import names, notices, report, scoreboard
+from spawnx.ipc import report_reader as reports
+from spawnx.ipc.scoreboard_reader import Scoreboard
+from spawnx.watch.watcher import Watcher
 from tests import ranks
 from tests.campaigns import parsers
 from tests.support import LONG_S, ROOT, posix_only
@@ -99,9 +100,9 @@ def test_pickle_that_is_no_text_is_no_report(kind: str, tmp_path: Path) -> None:
     path.write_bytes(ranks.EVIL_PICKLES[kind])
     source = """
 import resource, sys
-from spawnx import reports
+from spawnx.ipc import report_reader
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
-print(reports.read(sys.argv[1]))
+print(report_reader.read(sys.argv[1]))
 """
     done = subprocess.run(
         [sys.executable, "-c", source, str(path)], cwd=ROOT, capture_output=True, text=True, check=False

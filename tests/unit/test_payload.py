@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from spawnx import mp_private
-from spawnx.payload import Payload, Payloads
+from spawnx.launchers.payload import Payload, Payloads
 from spawnx.remote.rank import Call, PickledCall
 from tests import ranks
 from tests.support import PICKLING, ROOT, linux_only, posix_only
@@ -117,7 +117,7 @@ def test_tensors_are_pickled_once_unless_their_strategy_counts_readers(strategy:
     """`file_system` counts one reader per pickle, `file_descriptor` none."""
     source = f"""
         import torch
-        from spawnx.payload import Payloads
+        from spawnx.launchers.payload import Payloads
 
         torch.multiprocessing.set_sharing_strategy({strategy!r})
         payloads = Payloads(print, (torch.ones(3), torch.nn.Linear(2, 2)), "spawn")

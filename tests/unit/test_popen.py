@@ -161,7 +161,7 @@ def test_status_that_nobody_can_tell_is_a_failure_that_says_so(
     """Neither a success, nor a hang, nor an OSError."""
     context = start(1)
     monkeypatch.setattr(type(backend), "peek", lambda *_: popen.LOST)
-    monkeypatch.setattr("spawnx.watcher.Watcher._look", lambda *_: [(0, popen.LOST, 0)])
+    monkeypatch.setattr("spawnx.watch.watcher.Watcher._look", lambda *_: [(0, popen.LOST, 0)])
     wait_ended(context.processes)
     with pytest.raises(spawnx.ProcessExitedException, match="another reaper took its exit status") as raised:
         context.join()

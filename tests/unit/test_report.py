@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from spawnx import reports
-from spawnx.remote import rank, report
+from spawnx.ipc import report
+from spawnx.ipc import report_reader as reports
+from spawnx.remote import rank
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from spawnx.remote import notices, scoreboard
-from spawnx.remote.ends import Own
-from spawnx.scoreboard import Scoreboard, make
+from spawnx.ipc import notices, scoreboard
+from spawnx.ipc.ends import Own
+from spawnx.ipc.scoreboard_reader import Scoreboard, make
 from tests.support import ROOT, posix_only
 
 pytestmark = posix_only
@@ -36,9 +36,7 @@ def made(
 
 def run(source: str, made: Scoreboard, folder: Path) -> str:
     """Run a program as a rank would, and return what it prints."""
-    head = (
-        "import os, sys\nfrom spawnx.remote import scoreboard\nfd, folder = int(sys.argv[1]), sys.argv[2]\n"
-    )
+    head = "import os, sys\nfrom spawnx.ipc import scoreboard\nfd, folder = int(sys.argv[1]), sys.argv[2]\n"
     done = subprocess.run(
         [sys.executable, "-c", head + source, str(made.fd), str(folder)],
         cwd=ROOT, capture_output=True, text=True, check=False, pass_fds=[made.fd],

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from spawnx import backends, postmortem, standard
+from spawnx import backends, standard
+from spawnx.failures import postmortem
 from tests.support import HAS_PIDFD, START_METHODS, Impl, Program, linux_only
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spawnx.teardown import LAST_WAIT, SPARED, Ladder
+from spawnx.failures.teardown import LAST_WAIT, SPARED, Ladder
 
 # (seconds since the beginning, signal, ranks)
 Sent = tuple[float, str, list[int]]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spawnx import verdict
-from spawnx.verdict import Fact
+from spawnx.failures import verdict
+from spawnx.failures.verdict import Fact
 
 HEAD = 'Traceback (most recent call last):\n  File "train.py", line 1, in fn\n    step()\n'
 CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"

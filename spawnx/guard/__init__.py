@@ -9,13 +9,15 @@ import sys
 import weakref
 from functools import partial
 
-from spawnx import clock, mp_private, reports, scoreboard, settings, uninterrupted
+from spawnx import clock, mp_private, settings, uninterrupted
 from spawnx.backends.contract import Program
-from spawnx.child import Child, connection
 from spawnx.fd_room import FULL, streams_taken
-from spawnx.folder import Folder
-from spawnx.remote import gate, notices, protocol
-from spawnx.remote.ends import Ends, out_of_the_way
+from spawnx.guard.child import Child, connection
+from spawnx.guard.directory import Folder
+from spawnx.ipc import gate, notices, protocol
+from spawnx.ipc import report_reader as reports
+from spawnx.ipc import scoreboard_reader as scoreboard
+from spawnx.ipc.ends import Ends, out_of_the_way
 from spawnx.remote.rank import GUARDIAN, LIFELINE, OFF
 from spawnx.standard import standard_library
 
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from spawnx.backends.contract import Backend
+    from spawnx.ipc.report import Report
     from spawnx.process import RankProcess
-    from spawnx.remote.report import Report
 
 # Seconds that a guardian may take to answer: one that takes longer is stopped.
 _ANSWERS_WITHIN = 10.0
@@ -329,7 +331,7 @@ class GuardianHandle:
             theirs.close()
 
     def hold(self, word: bytes, pidfds: Sequence[int]) -> None:
-        """Hand ranks over, with one of the words of `remote.protocol`; when this returns, it holds them.
+        """Hand ranks over, with one of the words of `ipc.protocol`; when this returns, it holds them.
 
         Raises:
             OSError: it doesn't answer, or has no room for all.

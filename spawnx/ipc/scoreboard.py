@@ -18,7 +18,7 @@ import os
 import signal
 from _weakref import ref  # not weakref, which not every rank imports
 
-from spawnx.remote.ends import Own
+from spawnx.ipc.ends import Own
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -61,7 +61,7 @@ def report_at(rank: int) -> int:
 def path_in(folder: str) -> str:
     """Where the scoreboard is, if it has a name."""
     with standard_library():
-        from spawnx.remote.names import SCOREBOARD
+        from spawnx.ipc.names import SCOREBOARD
 
     return os.path.join(folder, SCOREBOARD)
 

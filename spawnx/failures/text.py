@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import sys
 
-from spawnx import teardown
 from spawnx.errors import ProcessExitedException, ProcessRaisedException, ProcessTimeoutError
 from spawnx.failure import signal_name
+from spawnx.failures import teardown
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from spawnx.errors import ProcessException
     from spawnx.failure import Failure
-    from spawnx.watcher import Ended
+    from spawnx.watch.watcher import Ended
 
 # Above so many, the ranks that are terminated are summed up in one warning.
 _WARN_EACH = 8

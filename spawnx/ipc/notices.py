@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from spawnx.remote.ends import Own
+    from spawnx.ipc.ends import Own
 
 # Of each of the two numbers in a notice. Less than PIPE_BUF in all: what several ranks write at once isn't mixed.
 _BYTES = 4

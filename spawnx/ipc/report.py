@@ -5,7 +5,7 @@ folder has been emptied, or could not be written into.
 
 Both begin as the reference's file does (torch 2.13), with the pickled text of the traceback; what the reference doesn't
 tell follows as JSON. The supervisor unpickles nothing: whatever a rank, or somebody else, has written there,
-`reports.parse` finds a report or none.
+`ipc.report_reader.parse` finds a report or none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import sys
 
 from spawnx import clock
-from spawnx.remote.scoreboard import IMPORT, RUN, UNPICKLE
+from spawnx.ipc.scoreboard import IMPORT, RUN, UNPICKLE
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -72,7 +72,7 @@ class Report:
 def path_in(folder: str, rank: int) -> str:
     """Where a rank of ours reports."""
     with standard_library():
-        from spawnx.remote import names  # here, as a rank that ends well needs none
+        from spawnx.ipc import names  # here, as a rank that ends well needs none
 
     return os.path.join(folder, names.of_report(rank))
 
@@ -134,7 +134,7 @@ def write(path: str, data: bytes) -> None:
         OSError: it can't be written: a full disk, a context that is gone.
     """
     with standard_library():
-        from spawnx.remote import names
+        from spawnx.ipc import names
 
     part = path + names.PART
     try:
@@ -172,7 +172,7 @@ def _peak_kib() -> int | None:
 def record_end(path: str) -> None:
     """Leave word that the rank has ended well, for a supervisor that will not learn its exit code."""
     with standard_library():
-        from spawnx.remote import names
+        from spawnx.ipc import names
 
     with contextlib.suppress(OSError):
         os.close(os.open(path + names.ENDED, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

@@ -9,18 +9,18 @@ import signal
 
 from spawnx import backends, cgroup, clock, mp_private
 from spawnx.failure import Failure, signal_name
-from spawnx.payload import to_memory
-from spawnx.remote import scoreboard
+from spawnx.ipc import scoreboard
+from spawnx.ipc.scoreboard_reader import Scoreboard
+from spawnx.launchers.payload import to_memory
 from spawnx.remote.rank import SIGKILL
-from spawnx.scoreboard import Scoreboard
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spawnx.scoreboard import Line
-    from spawnx.watcher import Ended
+    from spawnx.ipc.scoreboard_reader import Line
+    from spawnx.watch.watcher import Ended
 
 # The signals for which faulthandler writes a stack.
 _WITH_STACK = {

@@ -29,9 +29,9 @@ class Ends:
     """What a rank has of its call.
 
     Attributes:
-        scoreboard: see `remote.scoreboard`; -1 where there is none, as all of them.
-        notices: the end of `remote.notices` at which it writes.
-        gate: the end of `remote.gate` at which it reads.
+        scoreboard: see `ipc.scoreboard`; -1 where there is none, as all of them.
+        notices: the end of `ipc.notices` at which it writes.
+        gate: the end of `ipc.gate` at which it reads.
     """
 
     __slots__ = ("gate", "notices", "scoreboard")

@@ -1,6 +1,6 @@
 """The scoreboard of a call, as the supervisor has it: made before the ranks, read whatever they have written there.
 
-What it is for, and what is where, is in `remote.scoreboard`.
+What it is for, and what is where, is in `ipc.scoreboard`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from spawnx.remote.scoreboard import (
+from spawnx.ipc.scoreboard import (
     AT_FAILING,
     AT_HEADLINE,
     AT_READY,

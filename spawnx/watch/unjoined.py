@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from threading import RLock
 
     from spawnx.guard import Guard
-    from spawnx.watcher import Watcher
+    from spawnx.watch.watcher import Watcher
 
 
 class Unjoined:

@@ -6,10 +6,11 @@ import math
 import sys
 from functools import partial
 
-from spawnx import clock, reports
+from spawnx import clock
 from spawnx.backends.contract import LOST
+from spawnx.ipc import notices
+from spawnx.ipc import report_reader as reports
 from spawnx.process import RankProcess
-from spawnx.remote import notices
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from spawnx.backends.contract import Backend, Seen, Watch
     from spawnx.guard import Guard
-    from spawnx.remote.report import Report
+    from spawnx.ipc.report import Report
 
 
 # Seconds between two looks at ranks that can only be asked, for want of pidfds: above the hard limit on fds.

@@ -11,8 +11,8 @@ import time
 
 from spawnx import clock
 from spawnx.backends.python import signal_child
+from spawnx.ipc.scoreboard import ASK
 from spawnx.process import RankProcess
-from spawnx.remote.scoreboard import ASK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from spawnx.backends.contract import Backend
-    from spawnx.scoreboard import Scoreboard
+    from spawnx.ipc.scoreboard_reader import Scoreboard
 
 # Seconds for which an answer is waited: a rank that is stopped, or hangs in the kernel, gives none.
 _ANSWERS_WITHIN = 2.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from spawnx.teardown import SPARED
+from spawnx.failures.teardown import SPARED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

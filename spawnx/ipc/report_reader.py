@@ -1,6 +1,6 @@
 """Reports as the supervisor reads them: of any bytes, one or none. Nothing is raised, waited for, followed or run.
 
-What a rank writes is in `remote.report`.
+What a rank writes is in `ipc.report`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import math
 import os
 import stat
 
-from spawnx.remote.report import MOST_NAME, MOST_TEXT, Report
-from spawnx.remote.scoreboard import IMPORT, RUN, UNPICKLE
+from spawnx.ipc.report import MOST_NAME, MOST_TEXT, Report
+from spawnx.ipc.scoreboard import IMPORT, RUN, UNPICKLE
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False

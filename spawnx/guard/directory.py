@@ -11,12 +11,12 @@ import errno
 import os
 import tempfile
 
-from spawnx import reports
-from spawnx.remote import names
+from spawnx.ipc import names
+from spawnx.ipc import report_reader as reports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from spawnx.remote.report import Report
+    from spawnx.ipc.report import Report
 
 # Where the temporary directory is missing, read-only or full, as in a container with a read-only root.
 _NO_PLACE = {errno.ENOENT, errno.ENOTDIR, errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT}

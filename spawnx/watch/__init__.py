@@ -1,0 +1,1 @@
+"""Which ranks have ended, and how."""
