@@ -44,7 +44,7 @@ CODE = {
 }
 for _name in backends.available():
     _armed = BEGIN.format(backend=_name)
-    CODE[f"import/{_name}/in-a-rank/exec"] = SPAWN, f"import spawnx.mp_private, spawnx.remote.start; {_armed}"
+    CODE[f"import/{_name}/in-a-rank/exec"] = SPAWN, f"import spawnx.mp.boot, spawnx.remote.start; {_armed}"
     CODE[f"import/{_name}/in-a-rank/stdlib"] = SPAWN, _armed
     CODE[f"import/{_name}/in-a-rank/fork"] = "", ""
 FROM_HERE = "timed from here"

@@ -6,8 +6,9 @@ import errno
 import os
 import signal
 
-from spawnx import mp_private
 from spawnx.backends.contract import FORBIDDEN
+from spawnx.mp import forkserver, interpreter
+from spawnx.mp import process as mp_process
 from spawnx.remote import rank as remote
 
 TYPE_CHECKING = False
@@ -35,7 +36,7 @@ class RankProcess(remote.Rank):
 
     on_close: Callable[[], None] | None = None
     keepalive: object = None
-    preparation_hook: mp_private.PreparationHook | None = None
+    preparation_hook: interpreter.PreparationHook | None = None
     guard: Guard | None = None
     armed = False
     _name: str
@@ -45,7 +46,7 @@ class RankProcess(remote.Rank):
         self._process_class: type[BaseProcess] = context.Process  # type: ignore[attr-defined]
         # Named as the class of the reference's processes is: "SpawnProcess-1".
         self.name = self.name.replace(type(self).__name__, self._process_class.__name__, 1)
-        self._start_method = mp_private.start_method_of(self._process_class)
+        self._start_method = mp_process.start_method_of(self._process_class)
         self._rank = rank
         self._report_path = report_path
         # The kernel throws exit codes away where SIGCHLD is ignored (wait(2)).
@@ -54,7 +55,7 @@ class RankProcess(remote.Rank):
     @property
     def place(self) -> tuple[int, str, tuple[int, ...], str]:
         """What tells this rank from the others of its call: see `remote.rank.Rank.set_place`."""
-        return self._rank, self.name, mp_private.identity_of(self), self._report_path
+        return self._rank, self.name, mp_process.identity_of(self), self._report_path
 
     def give(self, call: Payload | remote.Call) -> None:
         """What the rank is to run."""
@@ -63,7 +64,7 @@ class RankProcess(remote.Rank):
     def _Popen(self, _: RankProcess) -> object:  # noqa: N802 - the hook by which BaseProcess.start launches
         plain, self._name = self._name, self.preparation_hook or self._name
         try:
-            return mp_private.launch_as(self._process_class, self)
+            return mp_process.launch_as(self._process_class, self)
         finally:
             self._name = plain
 
@@ -79,7 +80,7 @@ class RankProcess(remote.Rank):
     @property
     def popen(self) -> Any:
         """What is behind the started process: see `launchers.popen`."""
-        return mp_private.popen_of(self)
+        return mp_process.popen_of(self)
 
     @property
     def status_lost(self) -> bool:
@@ -102,7 +103,7 @@ class RankProcess(remote.Rank):
         Raises:
             OSError: there is no room for one; or (ECHILD) the rank has been reaped already.
         """
-        parent = mp_private.forked_by(self)
+        parent = forkserver.forked_by(self)
         if parent == os.getpid():
             return backend.open_pidfd(self.pid or 0)
         return _pidfd_of_child(self.pid or 0, parent)
@@ -122,7 +123,7 @@ class RankProcess(remote.Rank):
         except OSError as error:
             if error.errno not in FORBIDDEN or not hasattr(signal, "pidfd_send_signal"):
                 raise
-            pidfd = _pidfd_of_child(self.pid or 0, mp_private.forked_by(self))
+            pidfd = _pidfd_of_child(self.pid or 0, forkserver.forked_by(self))
             try:
                 signal.pidfd_send_signal(pidfd, signum)
             finally:
@@ -130,8 +131,8 @@ class RankProcess(remote.Rank):
 
     def note_ended(self, code: int) -> None:
         """Note how a rank that was made by a launcher of ours has ended; it may then be reaped."""
-        mp_private.popen_of(self).note(code)
-        mp_private.forget(self)
+        mp_process.popen_of(self).note(code)
+        mp_process.forget(self)
 
     def join(self, timeout: float | None = None) -> None:
         """See `multiprocessing.Process`."""

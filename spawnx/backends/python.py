@@ -73,9 +73,9 @@ class PythonBackend:
     def launch(self, program: Program) -> tuple[int, int]:
         """See the contract. The program must arm itself: the standard library runs nothing of ours before the exec."""
         with standard_library():
-            from spawnx import mp_private
+            from spawnx.mp import interpreter
 
-        pid = mp_private.launch_program(program)
+        pid = interpreter.launch(program)
         try:
             return pid, self.open_pidfd(pid)
         except BaseException:

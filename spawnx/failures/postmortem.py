@@ -7,11 +7,12 @@ import os
 import pickle
 import signal
 
-from spawnx import backends, cgroup, clock, mp_private
+from spawnx import backends, cgroup, clock
 from spawnx.failure import Failure, signal_name
 from spawnx.ipc import scoreboard
 from spawnx.ipc.scoreboard_reader import Scoreboard
 from spawnx.launchers.payload import to_memory
+from spawnx.mp import interpreter
 from spawnx.remote.rank import SIGKILL
 from spawnx.standard import standard_library
 
@@ -140,11 +141,11 @@ def try_interpreter() -> str:
 def _beginning(opened: contextlib.ExitStack) -> tuple[list[str], list[int], str]:
     """A command line that begins as that of a rank, the fds that it needs, and what is tried by it."""
     if not hasattr(os, "memfd_create"):
-        return mp_private.bare_command(), [], "with nothing to do"
-    arguments = pickle.dumps({"path": mp_private.path_to_send(), "backend": backends.choose()[0].name})
+        return interpreter.bare_command(), [], "with nothing to do"
+    arguments = pickle.dumps({"path": interpreter.path_to_send(), "backend": backends.choose()[0].name})
     file = to_memory("spawnx-trial", memoryview(arguments))
     opened.callback(os.close, file)
-    command = mp_private.interpreter_command("spawnx.remote.rank", "rehearse", file, 0, len(arguments))
+    command = interpreter.command("spawnx.remote.rank", "rehearse", file, 0, len(arguments))
     return command, [file], "up to the arguments of the rank"
 
 

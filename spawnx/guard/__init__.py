@@ -9,7 +9,7 @@ import sys
 import weakref
 from functools import partial
 
-from spawnx import clock, mp_private, settings, uninterrupted
+from spawnx import clock, settings, uninterrupted
 from spawnx.backends.contract import Program
 from spawnx.fd_room import FULL, streams_taken
 from spawnx.guard.child import Child, connection
@@ -18,6 +18,7 @@ from spawnx.ipc import gate, notices, protocol
 from spawnx.ipc import report_reader as reports
 from spawnx.ipc import scoreboard_reader as scoreboard
 from spawnx.ipc.ends import Ends, out_of_the_way
+from spawnx.mp import process as mp_process
 from spawnx.remote.rank import GUARDIAN, LIFELINE, OFF
 from spawnx.standard import standard_library
 
@@ -80,7 +81,7 @@ class Guard:
         with streams_taken():
             self._behind = _Behind(ranks)
             # The callback has no reference to this guard, whose end calls it.
-            self._close = mp_private.close_late(self, self._behind.close)
+            self._close = mp_process.close_late(self, self._behind.close)
             try:
                 self._behind.open(gated=self.kind == GUARDIAN)
                 if self.kind == GUARDIAN:

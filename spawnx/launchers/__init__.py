@@ -182,7 +182,7 @@ def launch(launcher: Launcher, order: Order, ranks: list[RankProcess]) -> None:
             system's. Whatever is raised, no rank is left.
     """
     with standard_library():
-        from spawnx import mp_private
+        from spawnx.mp import interpreter
         from spawnx.process import RankProcess
 
     context = multiprocessing.get_context(order.start_method)
@@ -190,7 +190,7 @@ def launch(launcher: Launcher, order: Order, ranks: list[RankProcess]) -> None:
     for rank in ranks:
         rank.guard = order.guard
     if order.start_method != "fork":
-        mp_private.complete_main_module()
+        interpreter.complete_main_module()
     # A forked rank would have what is taken: it is a copy of this process as it is.
     fds = contextlib.nullcontext() if order.start_method == "fork" else streams_taken()
     try:

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-from spawnx import mp_private, uninterrupted
+from spawnx import uninterrupted
 from spawnx.backends.contract import Program
 from spawnx.guard.child import Child
 from spawnx.launchers import preload as preloading
@@ -17,6 +17,8 @@ from spawnx.launchers.exec import ExecLauncher
 from spawnx.launchers.message import command_line
 from spawnx.launchers.payload import Payloads
 from spawnx.launchers.template import CantServe, PreloadGivenUp, Template
+from spawnx.mp import forkserver
+from spawnx.mp import process as mp_process
 from spawnx.remote import preload
 from spawnx.standard import standard_library
 
@@ -46,7 +48,7 @@ class CloneLauncher:
     def start(self, order: Order, ranks: Sequence[RankProcess]) -> None:
         """See `launchers.Launcher`."""
         for rank in ranks:
-            mp_private.check_may_start(rank)
+            mp_process.check_may_start(rank)
         payloads = Payloads(order.fn, order.args, "spawn", asked=order.start_method)
         try:
             try:
@@ -106,8 +108,8 @@ def _check_may_fail(order: Order, why: str) -> None:
     Raises:
         ImportError: it was; as by its own forkserver, no rank is started.
     """
-    if order.start_method == "forkserver" and mp_private.forkserver_preload_must_succeed():
-        for name in mp_private.forkserver_preload():
+    if order.start_method == "forkserver" and forkserver.preload_must_succeed():
+        for name in forkserver.preload():
             if why.startswith(f"{preload.raised_in(name)} "):
                 text = f"set_forkserver_preload(..., on_error='fail') was told to preload {name}; {why}"
                 raise ImportError(text, name=name)

@@ -11,12 +11,13 @@ import os
 import signal
 import stat
 
-from spawnx import mp_private
 from spawnx.backends.contract import Program
 from spawnx.launchers import popen
 from spawnx.launchers.message import Messages, command_line
 from spawnx.launchers.payload import Payloads
 from spawnx.launchers.threads import launch_in_thread
+from spawnx.mp import interpreter
+from spawnx.mp import process as mp_process
 from spawnx.remote.rank import GUARDIAN
 
 TYPE_CHECKING = False
@@ -38,7 +39,7 @@ class ExecLauncher:
     def start(self, order: Order, ranks: Sequence[RankProcess]) -> None:
         """See `launchers.Launcher`."""
         for rank in ranks:
-            mp_private.check_may_start(rank)
+            mp_process.check_may_start(rank)
         payloads = Payloads(order.fn, order.args, "spawn")
         try:
             self.start_with(payloads, order, ranks)
@@ -94,7 +95,7 @@ def _armed_at_exec(backend: Backend) -> bool:
     The exec of a privileged program clears the signal (prctl(2), PR_SET_PDEATHSIG). Asked here, once, as in a rank the
     backend takes longer to load than all else of ours.
     """
-    return backend.arms_at_launch and not _is_privileged(mp_private.interpreter_path())
+    return backend.arms_at_launch and not _is_privileged(interpreter.executable())
 
 
 def _is_privileged(path: str) -> bool:

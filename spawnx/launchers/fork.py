@@ -10,8 +10,10 @@ import os
 import signal
 from itertools import islice
 
-from spawnx import mp_private, uninterrupted
+from spawnx import uninterrupted
 from spawnx.launchers import popen
+from spawnx.mp import boot
+from spawnx.mp import process as mp_process
 from spawnx.remote import rank as remote
 from spawnx.standard import standard_library
 
@@ -33,9 +35,9 @@ class ForkLauncher:
         """See `launchers.Launcher`."""
         call = remote.Call(order.fn, order.args)
         for rank in ranks:
-            mp_private.check_may_start(rank)
+            mp_process.check_may_start(rank)
             rank.give(call)
-        mp_private.flush_streams()
+        boot.flush_streams()
         pids: list[int] = []
         # Blocked, so that a rank can't be interrupted before it is one: until then it is a copy of the supervisor,
         # and would unwind the supervisor's stack.
@@ -68,7 +70,7 @@ def _fork_all(
         # Not `pids.append(os.fork())`: another thread may take a signal that we block, and Python would run its
         # handler in this one between the two calls. The pid would be lost with the KeyboardInterrupt. Inside of
         # extend() no Python code runs; iter() ends at the 0 that a child gets.
-        with mp_private.preserving_resource_tracker():
+        with boot.preserving_resource_tracker():
             pids.extend(islice(iter(os.fork, 0), 1))
         if len(pids) == i:
             _be_rank(order, rank, supervisor, parent, mask)
@@ -84,8 +86,8 @@ def _be_rank(
             remote.arm_or_leave(order.backend, order.first_death_signal, parent)
         # Not signal.pthread_sigmask: it would make enums of all signals, 0.1 ms in each of a thousand ranks.
         _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        mp_private.begin_forked()
-        code = mp_private.bootstrap(rank, remote.open_parent(supervisor))
+        boot.begin_forked()
+        code = boot.bootstrap(rank, remote.open_parent(supervisor))
     except BaseException:  # noqa: BLE001 - what user code raises was dealt with: this is a fault of ours, or a signal
         with standard_library():
             import tokenize  # noqa: F401 - linecache imports it late (CPython 3.13)
@@ -93,4 +95,4 @@ def _be_rank(
 
         traceback.print_exc()
     finally:
-        mp_private.exit_forked("fork", code)
+        boot.exit_forked("fork", code)

@@ -15,7 +15,6 @@ import sys
 import threading
 from functools import partial
 
-from spawnx import mp_private
 from spawnx.backends.contract import FORBIDDEN, Program
 from spawnx.backends.python import wait_readable
 from spawnx.guard.child import Child, connection, describe_exit
@@ -26,6 +25,8 @@ from spawnx.launchers.clone import CloneLauncher, Slower, launch
 from spawnx.launchers.message import command_line
 from spawnx.launchers.payload import to_memory
 from spawnx.launchers.template import PERMANENT, CantServe, PreloadGivenUp
+from spawnx.mp import interpreter
+from spawnx.mp import process as mp_process
 from spawnx.remote import preload
 from spawnx.standard import standard_library
 
@@ -147,7 +148,7 @@ class Zygote:
             raise CantServe(f"no template could be started: {error}") from error
         template.guard.hold_child(self._child.pidfd)
         # Not its own method: it would never be collected.
-        self._end = mp_private.close_late(self, partial(_end, self._channel, self._child))
+        self._end = mp_process.close_late(self, partial(_end, self._channel, self._child))
         self._wait_ready(job, request)
 
     def _wait_ready(self, job: Job, request: TemplateRequest) -> None:
@@ -266,7 +267,7 @@ def _program(channel: int, file: int, modules: tuple[str, ...], request: Templat
         "channel": channel,
         "parent": os.getpid(),
         "tracker": tracker,
-        "path": mp_private.path_to_send(),
+        "path": interpreter.path_to_send(),
         "argv": list(map(str, sys.argv)),
         "preload": modules,
     }

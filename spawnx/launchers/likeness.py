@@ -14,8 +14,8 @@ import os
 import resource
 import sys
 
-from spawnx import mp_private
 from spawnx.ipc import inherited
+from spawnx.mp import interpreter
 from spawnx.remote import preload
 from spawnx.standard import standard_library
 
@@ -52,8 +52,8 @@ def of(request: TemplateRequest, modules: tuple[str, ...]) -> dict[str, object]:
     """
     found: dict[str, object] = {
         "the modules to import": modules,
-        "the interpreter": mp_private.interpreter_path(),
-        "its options": mp_private.interpreter_flags(),
+        "the interpreter": interpreter.executable(),
+        "its options": interpreter.options(),
         "the process group": os.getpgrp(),
         "the session": os.getsid(0),
         "the standard streams that are open": inherited.open_streams(),

@@ -7,8 +7,8 @@ import os
 import pickle
 from multiprocessing import reduction
 
-from spawnx import mp_private
 from spawnx.launchers.payload import append, to_memory
+from spawnx.mp import interpreter, pickling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def command_line(module: str, function: str, file: int, arguments: dict[str, obj
     data = pickle.dumps(arguments)
     at = os.lseek(file, 0, os.SEEK_END)
     append(file, memoryview(data))
-    return mp_private.interpreter_command(module, function, file, at, len(data))
+    return interpreter.command(module, function, file, at, len(data))
 
 
 class Messages:
@@ -55,7 +55,7 @@ class Messages:
     def __init__(self, order: Order, payloads: Payloads) -> None:
         self._order = order
         self._payloads = payloads
-        self.tracker = mp_private.resource_tracker_fd()
+        self.tracker = interpreter.resource_tracker_fd()
         self._shared: Message | None = None
         self._files: list[int] = []
 
@@ -65,8 +65,8 @@ class Messages:
         if self._shared is not None:
             return self._shared
         rank.give(self._payloads.for_rank())
-        collector, buffer = mp_private.Collector("spawn"), io.BytesIO()
-        collector.dump(reduction.ForkingPickler(buffer), mp_private.preparation_data(rank.name))
+        collector, buffer = pickling.Collector("spawn"), io.BytesIO()
+        collector.dump(reduction.ForkingPickler(buffer), interpreter.preparation_data(rank.name))
         collector.dump(reduction.ForkingPickler(buffer), rank)
         file = to_memory("spawnx-message", buffer.getbuffer())
         self._files.append(file)

@@ -12,8 +12,8 @@ import os
 import sys
 from multiprocessing import reduction
 
-from spawnx import mp_private
 from spawnx.backends.contract import FORBIDDEN
+from spawnx.mp import pickling
 from spawnx.remote.rank import Call, PickledCall
 from spawnx.standard import standard_library
 
@@ -48,7 +48,7 @@ class Payload:
     When a rank is pickled that holds it, it arrives there as a `PickledCall`.
     """
 
-    def __init__(self, data: memoryview, collector: mp_private.Collector, *, shareable: bool) -> None:
+    def __init__(self, data: memoryview, collector: pickling.Collector, *, shareable: bool) -> None:
         self.shareable = shareable
         self._collector = collector
         self._size = len(data)
@@ -60,7 +60,7 @@ class Payload:
             self._file = to_memory("spawnx-payload", data)
 
     def __reduce__(self) -> tuple[type[PickledCall], tuple[object, int]]:
-        numbers = mp_private.hand_over(self._collector.fds)
+        numbers = pickling.hand_over(self._collector.fds)
         if numbers != self._collector.numbers:
             raise RuntimeError("fds were handed over to this rank before those of its payload")
         data = self._inline if self._inline is not None else reduction.DupFd(self._file)
@@ -99,7 +99,7 @@ class Payloads:
         self._what = (fn, args, start_method, asked or start_method, before)
         try:
             self._first: Payload | None = _pickled(*self._what)
-        except mp_private.NeedsChild:
+        except pickling.NeedsChild:
             self._first = None
         self._unused = self._first
         self._made = [self._first] if self._first else []
@@ -132,11 +132,11 @@ def _pickled(
     asked: str,
     before: Sequence[int],
 ) -> Payload:
-    collector = mp_private.Collector(start_method, before)
+    collector = pickling.Collector(start_method, before)
     try:
         data, shareable = _dump((fn, args), collector)
         return Payload(data, collector, shareable=shareable)
-    except mp_private.NeedsChild:
+    except pickling.NeedsChild:
         raise
     except Exception as error:
         collector.close()
@@ -144,7 +144,7 @@ def _pickled(
         raise
 
 
-def _dump(obj: object, collector: mp_private.Collector) -> tuple[memoryview, bool]:
+def _dump(obj: object, collector: pickling.Collector) -> tuple[memoryview, bool]:
     """Pickle `obj` as multiprocessing would for a new child; tell whether several may read the result."""
     readers_counted = False
 
@@ -154,7 +154,7 @@ def _dump(obj: object, collector: mp_private.Collector) -> tuple[memoryview, boo
 
     buffer = io.BytesIO()
     pickler = reduction.ForkingPickler(buffer)
-    pickler.dispatch_table = mp_private.WatchedReducers(look)  # type: ignore[assignment]  # any mapping will do
+    pickler.dispatch_table = pickling.WatchedReducers(look)  # type: ignore[assignment]  # any mapping will do
     collector.dump(pickler, obj)
     return buffer.getbuffer(), not readers_counted
 
@@ -219,7 +219,7 @@ def _explain(
 def _culprit(fn: Callable[..., object], args: tuple[object, ...], start_method: str) -> str:
     """Which of them fails when it is pickled alone, such as "fn" or "args[2]"."""
     for name, obj in [("fn", fn), *((f"args[{i}]", arg) for i, arg in enumerate(args))]:
-        collector = mp_private.Collector(start_method)
+        collector = pickling.Collector(start_method)
         try:
             _dump(obj, collector)
         except Exception:  # noqa: BLE001 - whatever it is, this is the one

@@ -10,10 +10,11 @@ import signal
 import threading
 import time
 
-from spawnx import clock, mp_private
+from spawnx import clock
 from spawnx.backends.contract import LOST
 from spawnx.backends.python import end_unheld, signal_child, wait_readable
 from spawnx.fd_room import FULL, FdRoom
+from spawnx.mp import process as mp_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Holder:
 
     def _make_face(self, rank: RankProcess, pid: int, placed: int | None) -> None:
         popen = UnheldPopen(pid, self._backend) if placed is None else Popen(pid, placed, self._backend)
-        mp_private.adopt(rank, popen, popen.sentinel)
+        mp_process.adopt(rank, popen, popen.sentinel)
         rank.forget_call()
 
     def _open_pidfd(self, pid: int) -> int | None:
@@ -112,7 +113,7 @@ class Popen:
         self.returncode: int | None = None
         self._backend = backend
         self.sentinel = pidfd
-        self._close = mp_private.close_with(self, self.sentinel)
+        self._close = mp_process.close_with(self, self.sentinel)
 
     def poll(self, _flag: int = 0) -> int | None:
         """The exit code, or None while the child runs.

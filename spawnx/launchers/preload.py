@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from spawnx import mp_private, settings
+from spawnx import settings
 from spawnx.launchers import before_import
+from spawnx.mp import forkserver
 from spawnx.remote import preload as preloading
 
 TYPE_CHECKING = False
@@ -63,4 +64,4 @@ def of(order: Order) -> tuple[str, ...]:
     of_function = str(getattr(order.fn, "__module__", None) or "__main__")
     used_by = [sys.modules[name] for name in {"__main__", of_function} if name in sys.modules]
     chosen = before_import.unaffected(preloading.chosen(used_by), of_function)
-    return tuple(dict.fromkeys([*chosen, *mp_private.forkserver_preload(), *_for_all_calls]))
+    return tuple(dict.fromkeys([*chosen, *forkserver.preload(), *_for_all_calls]))

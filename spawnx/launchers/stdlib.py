@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 
-from spawnx import mp_private
 from spawnx.launchers.payload import Payloads
 from spawnx.launchers.popen import in_lasting_thread
+from spawnx.mp import forkserver, interpreter
 from spawnx.remote import rank as remote
 
 TYPE_CHECKING = False
@@ -52,7 +52,7 @@ def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:
             rank.armed = policy.parent is not None
             rank.give(payloads.for_rank())
             rank.keepalive = (order.fn, order.args)
-            rank.preparation_hook = mp_private.PreparationHook(rank.name)
+            rank.preparation_hook = interpreter.PreparationHook(rank.name)
             rank.preparation_hook.function = remote.before_main
             rank.preparation_hook.args = (rank.name, report_path, order.first_death_signal, policy, ends)
             # Between the fork inside and the moment it is known, a KeyboardInterrupt loses the child to us, as in
@@ -70,7 +70,7 @@ def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:
 
 
 def _forkserver_ended() -> str:
-    imports = mp_private.imported_by_forkserver()
+    imports = forkserver.imports()
     why = f"; it may have been the import of {imports}" if imports else ""
     return f"multiprocessing's forkserver has ended; its standard error says why{why}"
 
@@ -87,5 +87,5 @@ def _lasting_parent(start_method: str) -> int | None:
     would interrupt healthy ranks.
     """
     if start_method == "forkserver":
-        return mp_private.forkserver_pid()
+        return forkserver.pid()
     return os.getpid() if in_lasting_thread() else None

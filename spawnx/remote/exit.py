@@ -25,8 +25,8 @@ import types
 import weakref
 from io import StringIO, TextIOWrapper
 
-from spawnx import mp_private
 from spawnx.backends import native
+from spawnx.mp import boot
 from spawnx.remote import preload, quiet
 
 TYPE_CHECKING = False
@@ -83,7 +83,7 @@ class FastExit:
 
     def leave(self, code: int) -> NoReturn:
         """End this process, whose `Process` has been bootstrapped; `code` is what `sys.exit` would be given."""
-        mp_private.run_exit_functions("spawn")
+        boot.run_exit_functions("spawn")
         if self._is_known and -(2**31) <= code < 2**31 and self._may_be_cut():
             if self._is_quiet() and self._are_flushed():
                 native.leave(code)

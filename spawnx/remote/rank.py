@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from spawnx.backends.contract import Backend
-    from spawnx.mp_private import Preparation
+    from spawnx.mp.boot import Preparation
 
 # What Windows gives a console program that Ctrl-C ended (STATUS_CONTROL_C_EXIT), as CPython's own main does.
 _WINDOWS_CONTROL_C = 0xC000013A
@@ -110,14 +110,14 @@ def main(
         ends: the fds of `Ends`.
     """
     with standard_library():
-        from spawnx import mp_private
+        from spawnx.mp import boot
 
-        preparation = mp_private.Preparation(os.pread(message, size, 0))
+        preparation = boot.Preparation(os.pread(message, size, 0))
     os.close(message)
-    mp_private.use_path(preparation.path)
+    boot.use_path(preparation.path)
     if not armed:
         OrphanPolicy(OFF, 0, backend, parent).arm(SIGKILL if guarded else SIGINT)
-    mp_private.use_resource_tracker(tracker)
+    boot.use_resource_tracker(tracker)
     policy = OrphanPolicy(GUARDIAN, 0, backend, parent)
     enter = partial(policy.enforce, ends[2]) if guarded else None
     sys.exit(run_rank(preparation, rank, parent, enter, Ends(*ends)))
@@ -127,8 +127,9 @@ def rehearse(message: int, *, path: list[object], backend: str) -> None:
     """Do what ranks do before they read what is their own, and end: see `failures.postmortem.try_interpreter`."""
     os.close(message)
     with standard_library():
-        from spawnx import backends, mp_private
-    mp_private.use_path(path)
+        from spawnx import backends
+        from spawnx.mp import boot
+    boot.use_path(path)
     with standard_library():
         backends.named(backend).load()
 
@@ -150,7 +151,7 @@ def run_rank(
         ends: by which it reaches the supervisor.
     """
     with standard_library():
-        from spawnx import mp_private
+        from spawnx.mp import boot
 
     _begin_to_import(place[3], ends)
     if enter is not None:
@@ -158,7 +159,7 @@ def run_rank(
     process: Rank = preparation.receive(place[1])
     del preparation
     process.set_place(*place)
-    return mp_private.bootstrap(process, open_parent(parent))
+    return boot.bootstrap(process, open_parent(parent))
 
 
 def open_parent(supervisor: int) -> int | None:
@@ -361,11 +362,11 @@ def users_part(traceback: TracebackType | None) -> TracebackType | None:
 def die_by_sigint(start_method: str) -> None:
     """End by the signal that interrupted us, after everything that would have run at a normal exit."""
     with standard_library():
-        from spawnx import mp_private
+        from spawnx.mp import boot
 
     try:
-        mp_private.run_exit_functions(start_method)
-        mp_private.flush_streams()
+        boot.run_exit_functions(start_method)
+        boot.flush_streams()
     finally:
         if sys.platform == "win32":
             os._exit(_WINDOWS_CONTROL_C)

@@ -1,4 +1,4 @@
-"""What the command line of a fresh interpreter calls: see `mp_private.interpreter_command`."""
+"""What the command line of a fresh interpreter calls: see `mp.interpreter.command`."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import re
 import sys
 from types import ModuleType
 
-from spawnx import mp_private
+from spawnx.mp import boot
 from spawnx.remote import preload
 from spawnx.standard import standard_library
 
@@ -110,7 +110,7 @@ def _noisy_object() -> object | None:
         from spawnx.remote import quiet
 
     known = {id(part) for stream in (sys.stdin, sys.stdout, sys.stderr) for part in _parts(stream)}
-    known.add(id(mp_private.unstarted_resource_tracker()))
+    known.add(id(boot.unstarted_resource_tracker()))
     survey = native.Survey(quiet.types_of_interpreter(), quiet.EACH, 10_000_000)
     for one in survey.suspects(gc.get_objects()):
         is_judged = id(one) in known or type(one) is ModuleType or issubclass(type(one), type)

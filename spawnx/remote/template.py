@@ -14,9 +14,10 @@ import signal
 import sys
 from functools import partial
 
-from spawnx import mp_private, settings
+from spawnx import settings
 from spawnx.ipc import pid_table as tables
 from spawnx.ipc.ends import Ends
+from spawnx.mp import boot
 from spawnx.remote import adoption, startup
 from spawnx.remote import preload as preloading
 from spawnx.remote import rank as remote
@@ -84,17 +85,17 @@ def main(
     os.close(table)
     try:
         with standard_library():
-            preparation = mp_private.Preparation(os.pread(message, size, 0))
+            preparation = boot.Preparation(os.pread(message, size, 0))
             for name in OF_EVERY_RANK:
                 importlib.import_module(name)
-        mp_private.use_path(preparation.path)
+        boot.use_path(preparation.path)
         with standard_library():
             from spawnx.remote.exit import FastExit  # it needs cffi, which may be found on that path only
 
         # By spawn, start-up code runs in each rank. By forkserver it runs once, as in multiprocessing's.
         startup_code = startup.find_unknown(opened, names) if start_method == "spawn" else ""
         _check_startup(startup_code)
-        mp_private.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
+        boot.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
         preparation.prepare_clones()
         if preload:
             preloading.preload(preload, preparation.import_main, known)
@@ -126,7 +127,7 @@ def main(
 
     def run() -> None:
         if fast_exit is None:
-            mp_private.run_as_forkservers(be_rank)
+            boot.run_as_forkservers(be_rank)
         else:
             fast_exit.start()
             fast_exit.leave(be_rank())
@@ -150,10 +151,10 @@ def _clone(shared: tables.Table, ranks: int, channel: int, supervisor: int) -> t
         from spawnx.backends import native
 
     # Whatever is buffered would be written by each clone.
-    mp_private.flush_streams()
+    boot.flush_streams()
     native.get_ready_to_fork()
     # A collection in a rank touches, and so copies, every page that has an object: 40 MB with torch, 2 without.
     gc.collect()
     gc.freeze()
-    with mp_private.preserving_resource_tracker():
+    with boot.preserving_resource_tracker():
         return adoption.fork_ranks(native.NativeBackend(), shared, ranks, channel, supervisor)

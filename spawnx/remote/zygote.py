@@ -17,10 +17,10 @@ import struct
 import sys
 from functools import partial
 
-from spawnx import mp_private
 from spawnx.backends.python import wait_readable
 from spawnx.ipc import inherited, protocol
 from spawnx.ipc import pid_table as table
+from spawnx.mp import boot
 from spawnx.remote import adoption, stale, template
 from spawnx.remote import preload as preloading
 from spawnx.remote.daemonize import daemonize
@@ -61,7 +61,7 @@ def main(
     with standard_library():
         for name in template.OF_EVERY_RANK:
             importlib.import_module(name)
-    mp_private.use_path(path)
+    boot.use_path(path)
     sys.argv[:] = argv
     with standard_library():
         from spawnx.backends import native  # it needs cffi, which may be found on that path only
@@ -111,7 +111,7 @@ class _Templates:
 
         zygote = os.getpid()
         try:
-            with mp_private.preserving_resource_tracker():
+            with boot.preserving_resource_tracker():
                 pid = os.fork()
             if pid == 0:
                 # Before it does anything: nobody knows of one whose parent has died. And it needs that one to its end:
@@ -150,9 +150,9 @@ def _get_ready(
         with standard_library():
             from spawnx.backends import native
         supervisor = template.pidfd_of_parent(parent)
-        mp_private.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
+        boot.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
         preloading.preload(preload, lambda: None, tuple(filter(preloading.is_vetted, preload)))
-        mp_private.flush_streams()
+        boot.flush_streams()
         native.get_ready_to_fork()
         daemonize()
     except BaseException as error:  # noqa: BLE001 - told; the call goes on by other means

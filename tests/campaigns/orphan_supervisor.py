@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import spawnx
-from spawnx import launchers, mp_private
+from spawnx import launchers
 from spawnx.guard import Guard
 from spawnx.ipc import gate
+from spawnx.mp import interpreter
 from spawnx.process import RankProcess
 
 # A process that must not come to harm.
@@ -131,7 +132,7 @@ class Run:
         os.mkfifo(fifo)
         from spawnx.launchers import template
 
-        plain_command, plain_wait = mp_private.interpreter_command, template.Template._wait_made
+        plain_command, plain_wait = interpreter.command, template.Template._wait_made
 
         def command(module: str, function: str, file: int, at: int, size: int) -> list[str]:
             argv = plain_command(module, function, file, at, size)
@@ -148,7 +149,7 @@ class Run:
             self.come()
             return plain_wait(which, child)
 
-        mp_private.interpreter_command, template.Template._wait_made = command, wait  # type: ignore[method-assign]
+        interpreter.command, template.Template._wait_made = command, wait  # type: ignore[method-assign]
 
 
 def _wrap(owner: Any, name: str, first: Callable[[], None]) -> None:

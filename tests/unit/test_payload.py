@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from spawnx import mp_private
 from spawnx.launchers.payload import Payload, Payloads
+from spawnx.mp import pickling
 from spawnx.remote.rank import Call, PickledCall
 from tests import ranks
 from tests.support import PICKLING, ROOT, linux_only, posix_only
@@ -65,7 +65,7 @@ def shared_by_all(payloads: Payloads) -> bool:
 
 def travel(payload: Payload | Call, method: str) -> tuple[PickledCall, list[int]]:
     """Pickle a payload as a rank's Popen does; return what arrives, and the fds that were handed over."""
-    collector, buffer = mp_private.Collector(method), io.BytesIO()
+    collector, buffer = pickling.Collector(method), io.BytesIO()
     collector.dump(reduction.ForkingPickler(buffer), payload)
     return pickle.loads(buffer.getbuffer()), collector.fds
 
@@ -150,7 +150,7 @@ def test_large_payload_stays_out_of_the_message(method: str) -> None:
     """The message fits into a pipe, so that the supervisor never waits for a rank to read it."""
     payloads = Payloads(ranks.nothing, (b"x" * 10_000_000,), method)
     message = io.BytesIO()
-    mp_private.Collector(method).dump(reduction.ForkingPickler(message), payloads.for_rank())
+    pickling.Collector(method).dump(reduction.ForkingPickler(message), payloads.for_rank())
     payloads.close()
 
     assert len(message.getbuffer()) < 1000

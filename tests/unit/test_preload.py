@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 import spawnx
-from spawnx import backends, mp_private
+from spawnx import backends
+from spawnx.mp import forkserver
 from tests import interpreter, ranks
 from tests.support import LONG_S, ROOT
 from tests.unit.test_clone import told
@@ -162,7 +163,7 @@ def test_auto_does_not_import_the_main_module_unasked() -> None:
     """The forkserver's list has it from the start, whether anybody has asked for it or not."""
     multiprocessing.set_forkserver_preload(["__main__"])
 
-    assert [] == mp_private.forkserver_preload()
+    assert [] == forkserver.preload()
 
 
 @pytest.mark.skipif(sys.version_info < (3, 15), reason="on_error is CPython 3.15's")

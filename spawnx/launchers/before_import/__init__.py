@@ -14,11 +14,11 @@ from __future__ import annotations
 import os
 import sys
 
-from spawnx import mp_private
 from spawnx.launchers.before_import.imports import Enough
 from spawnx.launchers.before_import.names import CantTell
 from spawnx.launchers.before_import.source import state_of
 from spawnx.launchers.before_import.statements import Walk
+from spawnx.mp import interpreter
 from spawnx.remote import preload as preloading
 from spawnx.standard import standard_library
 
@@ -83,7 +83,7 @@ def unaffected(candidates: Sequence[str], of_function: str) -> tuple[str, ...]:
         RuntimeError: this process is itself importing its main module for a rank, which has no main guard.
     """
     candidates = [name for name in candidates if name not in _OF_EVERY_RANK]
-    preparation = mp_private.preparation_data("")
+    preparation = interpreter.preparation_data("")
     main = preparation.get("init_main_from_name"), preparation.get("init_main_from_path")
     key = (*main, of_function, *candidates)
     decision = _decisions.get(key)
