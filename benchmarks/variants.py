@@ -22,6 +22,8 @@ from benchmarks import harness, limit
 from spawnx import backends, launchers
 from spawnx.guard import Guard
 from spawnx.ipc import report
+from spawnx.launchers import start
+from spawnx.launchers.contract import Order
 
 _STAMP = struct.Struct("d")
 
@@ -211,7 +213,7 @@ class Waited:
         """Start them."""
         backend, _ = backends.choose()
         self._guard = Guard(backend, ranks)
-        order = launchers.Order(
+        order = Order(
             pass_gate,
             args,
             daemon=False,
@@ -221,7 +223,7 @@ class Waited:
             guard=self._guard,
         )
         self._processes: list[Any] = []
-        launchers.launch(launchers.choose(method, backend), order, self._processes)
+        start.launch(launchers.choose(method, backend), order, self._processes)
         self._guard.open_gate(self._processes)
         self._limit = limit.Limit([process.pid or 0 for process in self._processes])
 

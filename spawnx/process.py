@@ -16,37 +16,62 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.context import BaseContext
     from multiprocessing.process import BaseProcess
-    from typing import Any
+    from typing import Any, Protocol
 
     from spawnx.backends.contract import Backend
-    from spawnx.guard import Guard
-    from spawnx.launchers.payload import Payload
+
+    class Owner(Protocol):
+        """Resources of one call that outlive its ranks: its guard.
+
+        Attributes:
+            on_end: called when a Process has seen its rank ended, and no context is left to see it; or None.
+        """
+
+        on_end: Callable[[], None] | None
+else:
+    Owner = object
+
+
+class Supervision:
+    """What only the supervisor has of a rank. It is not pickled with the rank.
+
+    Attributes:
+        process_class: multiprocessing's class of processes of the start method.
+        owner: the guard of the call, which lasts as long as any of its ranks is known.
+        armed: whether the kernel sends the rank a signal when this process ends.
+        keepalive: what must live until the rank has ended, because the rank finds it by name: a semaphore whose last
+            owner is collected here is gone before a rank that still boots can open it (pytorch#30461).
+        preparation_hook: the name under which multiprocessing starts the rank, while it does.
+        on_close: called by `close()` of an ended process, before anything is released.
+    """
+
+    __slots__ = ("armed", "keepalive", "on_close", "owner", "preparation_hook", "process_class")
+
+    def __init__(self, process_class: type[BaseProcess]) -> None:
+        self.process_class = process_class
+        self.owner: Owner | None = None
+        self.armed = False
+        self.keepalive: object = None
+        self.preparation_hook: interpreter.PreparationHook | None = None
+        self.on_close: Callable[[], None] | None = None
 
 
 class RankProcess(remote.Rank):
     """One rank, as the supervisor sees it: all that `multiprocessing.Process` has, and made by a launcher.
 
     Attributes:
-        on_close: called by `close()` of an ended process, before anything is released.
-        keepalive: what must live until the rank has ended, because the rank finds it by name: a semaphore whose last
-            owner is collected here is gone before a rank that still boots can open it (pytorch#30461).
-        guard: what stands behind all ranks of the call, and lasts as long as any of them is known.
-        armed: whether the kernel sends the rank a signal when this process ends.
+        supervision: what only the supervisor has of it.
     """
 
-    on_close: Callable[[], None] | None = None
-    keepalive: object = None
-    preparation_hook: interpreter.PreparationHook | None = None
-    guard: Guard | None = None
-    armed = False
     _name: str
 
     def __init__(self, context: BaseContext, rank: int, report_path: str, *, daemon: bool) -> None:
         super().__init__(daemon=daemon)
-        self._process_class: type[BaseProcess] = context.Process  # type: ignore[attr-defined]
+        self.supervision = Supervision(context.Process)  # type: ignore[attr-defined]
+        process_class = self.supervision.process_class
         # Named as the class of the reference's processes is: "SpawnProcess-1".
-        self.name = self.name.replace(type(self).__name__, self._process_class.__name__, 1)
-        self._start_method = mp_process.start_method_of(self._process_class)
+        self.name = self.name.replace(type(self).__name__, process_class.__name__, 1)
+        self._start_method = mp_process.start_method_of(process_class)
         self._rank = rank
         self._report_path = report_path
         # The kernel throws exit codes away where SIGCHLD is ignored (wait(2)).
@@ -57,14 +82,14 @@ class RankProcess(remote.Rank):
         """What tells this rank from the others of its call: see `remote.rank.Rank.set_place`."""
         return self._rank, self.name, mp_process.identity_of(self), self._report_path
 
-    def give(self, call: Payload | remote.Call) -> None:
-        """What the rank is to run."""
-        self._call = call  # type: ignore[assignment]  # a Payload arrives as a PickledCall
+    def give(self, call: object) -> None:
+        """What the rank is to run: a `remote.rank.Call`, or what is pickled as one."""
+        self._call = call  # type: ignore[assignment]
 
     def _Popen(self, _: RankProcess) -> object:  # noqa: N802 - the hook by which BaseProcess.start launches
-        plain, self._name = self._name, self.preparation_hook or self._name
+        plain, self._name = self._name, self.supervision.preparation_hook or self._name
         try:
-            return mp_process.launch_as(self._process_class, self)
+            return mp_process.launch_as(self.supervision.process_class, self)
         finally:
             self._name = plain
 
@@ -137,29 +162,30 @@ class RankProcess(remote.Rank):
     def join(self, timeout: float | None = None) -> None:
         """See `multiprocessing.Process`."""
         super().join(timeout)
-        self._tell_guard()
+        self._notify_owner()
 
     def is_alive(self) -> bool:
         """See `multiprocessing.Process`."""
         is_alive = super().is_alive()
-        self._tell_guard()
+        self._notify_owner()
         return is_alive
 
-    def _tell_guard(self) -> None:
-        if self.guard is not None and self.guard.on_end is not None and self.exitcode is not None:
-            self.guard.on_end()
+    def _notify_owner(self) -> None:
+        owner = self.supervision.owner
+        if owner is not None and owner.on_end is not None and self.exitcode is not None:
+            owner.on_end()
 
     def close(self) -> None:
         """Release the process, which must have ended; nothing happens if it is closed already."""
-        if self.on_close is not None and not self.is_alive():
-            on_close, self.on_close = self.on_close, None
+        on_close = self.supervision.on_close
+        if on_close is not None and not self.is_alive():
+            self.supervision.on_close = None
             on_close()
         super().close()
 
     def __reduce__(self) -> tuple[Callable[[], remote.Rank], tuple[()], dict[str, object]]:
         """Pickle as what the rank itself needs: a fresh interpreter imports nothing of the supervisor's side."""
-        ours = {"_process_class", "armed", "preparation_hook", "ends", "guard", "keepalive", "on_close"}
-        state = {name: value for name, value in vars(self).items() if name not in ours}
+        state = {name: value for name, value in vars(self).items() if name not in {"supervision", "ends"}}
         state["_name"] = str(self._name)
         return remote.unpickled, (), state
 

@@ -19,6 +19,8 @@ from spawnx.errors import (
 from spawnx.guard import Guard
 from spawnx.ipc import report
 from spawnx.launchers import preload as preloading
+from spawnx.launchers import start
+from spawnx.launchers.contract import Order
 from spawnx.settings import ENV_VAR_PARALLEL_START
 from spawnx.standard import standard_library
 from spawnx.watch import unjoined
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, SupportsIndex
 
+    from spawnx.launchers.contract import Served
     from spawnx.process import RankProcess
 
 # How many characters of an argument an error message shows.
@@ -172,7 +175,7 @@ def _start(
     processes: list[RankProcess] = []
     try:
         paths = [report.path_in(guard.folder, rank) for rank in range(nprocs)]
-        order = launchers.Order(
+        order = Order(
             fn,
             args,
             daemon=daemon,
@@ -182,18 +185,19 @@ def _start(
             guard=guard,
             preload=preload,
         )
-        launchers.launch(launcher, order, processes)
+        served = start.launch(launcher, order, processes)
         context = ProcessContext(processes, paths)
         guard.open_gate(processes)
-        context.attach_guard(guard, timeout, fresh=method == "spawn" and launcher.name != "clone")
+        context.attach_guard(guard, timeout, fresh=served.fresh_interpreter)
     except BaseException:
         try:
-            launchers.abandon(processes)
+            start.abandon(processes)
         finally:
             guard.close()
         raise
-    context.launcher, context.launcher_reason = launchers.note_served(launcher)
-    _tell_launcher(launcher, method)
+    launchers.note_served(served)
+    context.launcher, context.launcher_reason = served.name, served.reason
+    _tell_launcher(served, method)
     return context
 
 
@@ -242,7 +246,7 @@ def _checked_timeout(timeout: float | None) -> float | None:
     return seconds
 
 
-def _tell_launcher(launcher: launchers.Launcher, method: str) -> None:
+def _tell_launcher(served: Served, method: str) -> None:
     """Say at DEBUG which launcher has served; nobody listens where logging was never imported.
 
     Where a handler that raises can't come between: ranks run by now, and logging's lock, which each fork takes, would
@@ -254,7 +258,7 @@ def _tell_launcher(launcher: launchers.Launcher, method: str) -> None:
     logger = logging.root.manager.loggerDict.get("spawnx", logging.root)
     if logger.getEffectiveLevel() <= logging.DEBUG:  # these two take no lock
         text = "start_method=%s was served by launcher %s: %s"
-        told = method, launcher.name, launcher.reason
+        told = method, served.name, served.reason
         uninterrupted.do(lambda: logging.getLogger("spawnx").debug(text, *told))
 
 

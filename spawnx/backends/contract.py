@@ -69,10 +69,12 @@ class Backend(Protocol):
 
     Attributes:
         name: "native" or "python".
+        can_clone: whether it has what a template needs: survey of objects, adoption of orphans.
         arms_at_launch: whether `launch` arms the death signal, before the exec.
     """
 
     name: str
+    can_clone: bool
     arms_at_launch: bool
 
     def features(self) -> dict[str, str]:

@@ -37,6 +37,7 @@ class NativeBackend:
     """See `contract.Backend`."""
 
     name = "native"
+    can_clone = True
     arms_at_launch = True
 
     def features(self) -> dict[str, str]:

@@ -30,6 +30,7 @@ class PythonBackend:
     """See `contract.Backend`."""
 
     name = "python"
+    can_clone = False
     arms_at_launch = False
 
     def features(self) -> dict[str, str]:

@@ -195,7 +195,9 @@ class Guard:
                         continue  # it has ended already
                     all_held = all_held and pidfd >= 0
                     if pidfd >= 0:
-                        pidfds[protocol.HOLD_ARMED if rank.armed else protocol.HOLD_UNARMED].append(pidfd)
+                        pidfds[
+                            protocol.HOLD_ARMED if rank.supervision.armed else protocol.HOLD_UNARMED
+                        ].append(pidfd)
                 for word, some in pidfds.items():
                     guardian.hold(word, some)
         except OSError as error:

@@ -13,6 +13,7 @@ from spawnx import uninterrupted
 from spawnx.backends.contract import Program
 from spawnx.guard.child import Child
 from spawnx.launchers import preload as preloading
+from spawnx.launchers.contract import Served
 from spawnx.launchers.exec import ExecLauncher
 from spawnx.launchers.message import command_line
 from spawnx.launchers.payload import Payloads
@@ -27,26 +28,26 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spawnx.backends.contract import Backend
-    from spawnx.launchers import Order
+    from spawnx.launchers.contract import Order
     from spawnx.launchers.template import TemplateRequest
     from spawnx.process import RankProcess
 
 
 class CloneLauncher:
-    """See `launchers.Launcher`. Linux, with pidfds and the C core.
+    """See `launchers.contract.Launcher`. Linux, with pidfds and the C core.
 
-    Attributes:
-        name: "clone"; "exec" if a template could not serve.
+    Ranks by exec serve where a template can't.
     """
 
     name = "clone"
-    reason = ""
+    copies_caller = False
 
-    def __init__(self) -> None:
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
         self._pending: set[int] = set()
 
-    def start(self, order: Order, ranks: Sequence[RankProcess]) -> None:
-        """See `launchers.Launcher`."""
+    def start(self, order: Order, ranks: Sequence[RankProcess]) -> Served:
+        """See `launchers.contract.Launcher`."""
         for rank in ranks:
             mp_process.check_may_start(rank)
         payloads = Payloads(order.fn, order.args, "spawn", asked=order.start_method)
@@ -54,10 +55,10 @@ class CloneLauncher:
             try:
                 self._clone(order, ranks, payloads)
             except CantServe as reason:
-                self.name, self.reason = ExecLauncher.name, f"ranks can't be cloned: {reason}"
                 _give_way(order.start_method, reason)
-                ExecLauncher().start_with(payloads, order, ranks)
+                served = ExecLauncher(f"ranks can't be cloned: {reason}").start_with(payloads, order, ranks)
             else:
+                served = Served(self.name, self.reason, fresh_interpreter=False)
                 _slower.forget()
         finally:
             payloads.close()
@@ -65,6 +66,7 @@ class CloneLauncher:
         for signum in sorted(self._pending):
             for rank in ranks:
                 rank.popen.send_signal(signum)
+        return served
 
     def _clone(self, order: Order, ranks: Sequence[RankProcess], payloads: Payloads) -> None:
         """Clone, with modules imported before if that can be."""

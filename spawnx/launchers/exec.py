@@ -13,6 +13,7 @@ import stat
 
 from spawnx.backends.contract import Program
 from spawnx.launchers import popen
+from spawnx.launchers.contract import Served
 from spawnx.launchers.message import Messages, command_line
 from spawnx.launchers.payload import Payloads
 from spawnx.launchers.threads import launch_in_thread
@@ -25,28 +26,31 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spawnx.backends.contract import Backend
-    from spawnx.launchers import Order
+    from spawnx.launchers.contract import Order
     from spawnx.launchers.threads import Job
     from spawnx.process import RankProcess
 
 
 class ExecLauncher:
-    """See `launchers.Launcher`. Linux, with pidfds."""
+    """See `launchers.contract.Launcher`. Linux, with pidfds."""
 
     name = "exec"
-    reason = ""
+    copies_caller = False
 
-    def start(self, order: Order, ranks: Sequence[RankProcess]) -> None:
-        """See `launchers.Launcher`."""
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def start(self, order: Order, ranks: Sequence[RankProcess]) -> Served:
+        """See `launchers.contract.Launcher`."""
         for rank in ranks:
             mp_process.check_may_start(rank)
         payloads = Payloads(order.fn, order.args, "spawn")
         try:
-            self.start_with(payloads, order, ranks)
+            return self.start_with(payloads, order, ranks)
         finally:
             payloads.close()
 
-    def start_with(self, payloads: Payloads, order: Order, ranks: Sequence[RankProcess]) -> None:
+    def start_with(self, payloads: Payloads, order: Order, ranks: Sequence[RankProcess]) -> Served:
         """The same, with payloads that the caller has made and closes."""
         messages = Messages(order, payloads)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -60,13 +64,14 @@ class ExecLauncher:
                 pid, pidfd = order.backend.launch(program)
                 job.outlive([pid])
                 holder.adopt(rank, pid, pidfd)
-                rank.armed = True
+                rank.supervision.armed = True
 
         try:
             programs = [_program(order, rank, messages, mask, armed=armed) for rank in ranks]
             launch_in_thread(launch, order.guard)
         finally:
             messages.close()
+        return Served(self.name, self.reason, fresh_interpreter=True)
 
 
 def _program(

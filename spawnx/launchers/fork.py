@@ -12,6 +12,7 @@ from itertools import islice
 
 from spawnx import uninterrupted
 from spawnx.launchers import popen
+from spawnx.launchers.contract import Served
 from spawnx.mp import boot
 from spawnx.mp import process as mp_process
 from spawnx.remote import rank as remote
@@ -21,18 +22,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spawnx.launchers import Order
+    from spawnx.launchers.contract import Order
     from spawnx.process import RankProcess
 
 
 class ForkLauncher:
-    """See `launchers.Launcher`. Linux, with pidfds."""
+    """See `launchers.contract.Launcher`. Linux, with pidfds."""
 
     name = "fork"
-    reason = ""
+    copies_caller = True
 
-    def start(self, order: Order, ranks: Sequence[RankProcess]) -> None:
-        """See `launchers.Launcher`."""
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def start(self, order: Order, ranks: Sequence[RankProcess]) -> Served:
+        """See `launchers.contract.Launcher`."""
         call = remote.Call(order.fn, order.args)
         for rank in ranks:
             mp_process.check_may_start(rank)
@@ -50,6 +54,7 @@ class ForkLauncher:
                 uninterrupted.do(lambda: popen.Holder(order.backend).adopt_all(ranks, pids))
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return Served(self.name, self.reason, fresh_interpreter=False)
 
 
 def _fork_all(
@@ -62,7 +67,7 @@ def _fork_all(
         order.backend.load()
     policy = remote.OrphanPolicy(order.guard.kind, order.guard.grace, order.backend.name, parent)
     for rank in ranks:
-        rank.armed = parent is not None
+        rank.supervision.armed = parent is not None
         # The gate comes in `Rank.run`: what multiprocessing does before is done while others are still forked.
         rank.ends = order.guard.ends
         rank.orphan_policy = policy if order.guard.kind == remote.GUARDIAN else None

@@ -40,11 +40,7 @@ if TYPE_CHECKING:
 
 
 class ForkserverLauncher(CloneLauncher):
-    """See `launchers.Launcher`. Linux, with pidfds and the C core.
-
-    Attributes:
-        name: "forkserver"; "exec" if no template could serve.
-    """
+    """See `launchers.contract.Launcher`. Linux, with pidfds and the C core."""
 
     name = "forkserver"
 

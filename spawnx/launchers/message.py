@@ -12,7 +12,7 @@ from spawnx.mp import interpreter, pickling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from spawnx.launchers import Order
+    from spawnx.launchers.contract import Order
     from spawnx.launchers.payload import Payloads
     from spawnx.process import RankProcess
 
@@ -61,7 +61,7 @@ class Messages:
 
     def of(self, rank: RankProcess) -> Message:
         """The message of a rank: the same for all, if the payload may be shared."""
-        rank.keepalive = (self._order.fn, self._order.args)
+        rank.supervision.keepalive = (self._order.fn, self._order.args)
         if self._shared is not None:
             return self._shared
         rank.give(self._payloads.for_rank())

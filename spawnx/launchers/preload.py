@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from spawnx.launchers import Order
+    from spawnx.launchers.contract import Order
 
 _for_all_calls: tuple[str, ...] = ()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from spawnx.launchers.contract import Served
 from spawnx.launchers.payload import Payloads
 from spawnx.launchers.popen import in_lasting_thread
 from spawnx.mp import forkserver, interpreter
@@ -14,29 +15,33 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spawnx.launchers import Order
+    from spawnx.launchers.contract import Order
     from spawnx.process import RankProcess
 
 
 class StdlibLauncher:
-    """See `launchers.Launcher`."""
+    """See `launchers.contract.Launcher`."""
 
     name = "stdlib"
-    reason = ""
 
-    def start(self, order: Order, ranks: Sequence[RankProcess]) -> None:
-        """See `launchers.Launcher`."""
-        if order.start_method == "fork":
+    def __init__(self, reason: str, start_method: str) -> None:
+        self.reason = reason
+        self.copies_caller = start_method == "fork"
+
+    def start(self, order: Order, ranks: Sequence[RankProcess]) -> Served:
+        """See `launchers.contract.Launcher`."""
+        if self.copies_caller:
             _start_forked(order, ranks)
         else:
             _start_pickled(order, ranks)
+        return Served(self.name, self.reason, fresh_interpreter=order.start_method == "spawn")
 
 
 def _start_forked(order: Order, ranks: Sequence[RankProcess]) -> None:
     policy = _orphan_policy(order)
     for rank in ranks:
         rank.orphan_policy = policy
-        rank.armed = policy.parent is not None
+        rank.supervision.armed = policy.parent is not None
         rank.ends = order.guard.ends
         rank.give(remote.Call(order.fn, order.args))
         rank.start()
@@ -49,12 +54,18 @@ def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:
     try:
         for rank, report_path in zip(ranks, order.report_paths, strict=True):
             rank.orphan_policy = policy
-            rank.armed = policy.parent is not None
+            rank.supervision.armed = policy.parent is not None
             rank.give(payloads.for_rank())
-            rank.keepalive = (order.fn, order.args)
-            rank.preparation_hook = interpreter.PreparationHook(rank.name)
-            rank.preparation_hook.function = remote.before_main
-            rank.preparation_hook.args = (rank.name, report_path, order.first_death_signal, policy, ends)
+            rank.supervision.keepalive = (order.fn, order.args)
+            rank.supervision.preparation_hook = interpreter.PreparationHook(rank.name)
+            rank.supervision.preparation_hook.function = remote.before_main
+            rank.supervision.preparation_hook.args = (
+                rank.name,
+                report_path,
+                order.first_death_signal,
+                policy,
+                ends,
+            )
             # Between the fork inside and the moment it is known, a KeyboardInterrupt loses the child to us, as in
             # multiprocessing: it finds its pipe closed and exits. Signals can't be blocked, the rank would
             # inherit that.
@@ -64,7 +75,7 @@ def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:
                 if order.start_method != "forkserver":
                     raise
                 raise ConnectionResetError(errno.ECONNRESET, _forkserver_ended()) from error
-            rank.preparation_hook = None
+            rank.supervision.preparation_hook = None
     finally:
         payloads.close()
 

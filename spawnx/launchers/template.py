@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from spawnx.guard import Guard
     from spawnx.guard.child import Child
-    from spawnx.launchers import Order
+    from spawnx.launchers.contract import Order
     from spawnx.launchers.payload import Payloads
     from spawnx.launchers.threads import Job
     from spawnx.process import RankProcess
@@ -170,7 +170,7 @@ class Template:
     def _request(self) -> TemplateRequest:
         message = self._messages.of(self._ranks[0])
         for rank in self._ranks:
-            rank.keepalive = self._ranks[0].keepalive
+            rank.supervision.keepalive = self._ranks[0].supervision.keepalive
         # All of one size, so that each clone reads its own: to drop a list of them would be work for N in each of N.
         places = [pickle.dumps(rank.place) for rank in self._ranks]
         place_size = max(map(len, places))
@@ -296,7 +296,7 @@ class Template:
         self.guard.holds_all = self._are_held  # of these ranks: those by exec in their place would be others
         self._holder.adopt_all(self._ranks, pids, pidfds)
         for rank in self._ranks:
-            rank.armed = True
+            rank.supervision.armed = True
         self._gate.open(len(pids))
 
     def _check_gave_way(self, code: int) -> None:

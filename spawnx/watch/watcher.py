@@ -121,7 +121,7 @@ class Watcher:
             if self._sentinels[rank] >= 0:
                 self._watch.add(self._sentinels[rank], rank)
             if isinstance(process, RankProcess):
-                process.on_close = partial(self._note_closing, rank)
+                process.supervision.on_close = partial(self._note_closing, rank)
 
     def watch_guard(self, guard: Guard) -> None:
         """From now on, hear of reports, and have a guardian that ends before its time replaced by another one."""
@@ -259,8 +259,10 @@ class Watcher:
             if code == LOST and not process.status_lost:
                 code = process.exitcode  # `is_alive()` had noted it, and has reaped
         if isinstance(process, RankProcess):
-            process.on_close = None  # it leads back to here: fds must not wait for a cycle collector
-            process.keepalive = None
+            process.supervision.on_close = (
+                None  # it leads back to here: fds must not wait for a cycle collector
+            )
+            process.supervision.keepalive = None
         self.ended[rank] = ended = self._ended(rank, LOST if code is None else code, peak_kib, silent=silent)
         del self._alive[rank]
         if ended.failed and self.reported.pop(rank, None) is None:

@@ -559,7 +559,7 @@ def test_lifeline_ends_a_rank_whose_supervisor_is_killed(tmp_path: Path) -> None
             context = spawnx.start_processes(
                 ranks.stay_deaf, (), 2, join=False, start_method="spawn"
             )
-            print(context.processes[0].guard.kind, *context.pids(), flush=True)
+            print(context.processes[0].supervision.owner.kind, *context.pids(), flush=True)
             time.sleep(600)
     """
     path = tmp_path / "program.py"

@@ -1,0 +1,99 @@
+"""The start of all ranks of a call, or of none."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import sys
+
+from spawnx.fd_room import streams_taken
+from spawnx.standard import standard_library
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from spawnx.launchers.contract import Launcher, Order, Served
+    from spawnx.process import RankProcess
+
+# Seconds that a rank may take to end after SIGKILL before it is left to the system (state D: it can't be helped).
+_KILLED_WITHIN = 30
+
+
+def launch(launcher: Launcher, order: Order, ranks: list[RankProcess]) -> Served:
+    """Start every rank of `order`, or none. Returns which launcher has served.
+
+    Args:
+        launcher: by which.
+        order: what is asked for.
+        ranks: an empty list, to which they are added before any is started: the caller abandons them if an interrupt
+            comes when all are there.
+
+    Raises:
+        OSError: a rank could not be started: the text names the rank, and the limit to raise; the errno is the
+            system's. Whatever is raised, no rank is left.
+    """
+    with standard_library():
+        from spawnx.mp import interpreter
+        from spawnx.process import RankProcess
+
+    context = multiprocessing.get_context(order.start_method)
+    ranks += [RankProcess(context, i, path, daemon=order.daemon) for i, path in enumerate(order.report_paths)]
+    for rank in ranks:
+        rank.supervision.owner = order.guard
+    if not launcher.copies_caller:
+        interpreter.complete_main_module()
+    # A copy of this process would have what is taken.
+    fds = contextlib.nullcontext() if launcher.copies_caller else streams_taken()
+    try:
+        with fds:
+            return launcher.start(order, ranks)
+    except BaseException as error:
+        number, started = len(ranks), len([rank for rank in ranks if rank.pid is not None])
+        abandon(ranks)
+        if isinstance(error, OSError) and error.errno is not None and started < number:
+            # A template that can't make one ends those before it.
+            raise _explained(error, getattr(error, "rank", started), number) from error
+        raise
+
+
+def abandon(ranks: list[RankProcess]) -> None:
+    """End and reap ranks that nobody will ever join; the list is empty then."""
+    started = [rank for rank in ranks if rank.pid is not None]
+    for rank in started:
+        rank.kill()
+    for rank in started:
+        rank.join(_KILLED_WITHIN)
+        if not rank.is_alive():
+            rank.close()
+    ranks.clear()
+
+
+def _explained(error: OSError, rank: int, nprocs: int) -> OSError:
+    named = f": {error.filename!r}" if error.filename else ""
+    text = f"rank {rank} of {nprocs} could not be started: {error.strerror}{named}"
+    limit = _limit(error.errno or 0)
+    return OSError(error.errno, f"{text}; {limit}" if limit else text)
+
+
+def _limit(errno_: int) -> str:
+    """Which limit an errno speaks of, with its present value, and where to raise it."""
+    import errno
+
+    if sys.platform == "win32":
+        return ""
+    with standard_library():
+        import resource
+
+    if errno_ == errno.EAGAIN:
+        with standard_library():
+            from spawnx import cgroup
+
+        soft, room = resource.getrlimit(resource.RLIMIT_NPROC)[0], cgroup.room_for_processes()
+        most = f" (pids.max, now {room[1]})" if room else ""
+        return f"too many processes: raise RLIMIT_NPROC (`ulimit -u`, now {soft}) or the container's pids limit{most}"
+    if errno_ == errno.EMFILE:
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"too many open files: raise RLIMIT_NOFILE (`ulimit -n`, now {soft})"
+    return {
+        errno.ENFILE: "too many open files in the whole system: raise the sysctl fs.file-max",
+        errno.ENOMEM: "too little memory: free some, start fewer ranks, or see the sysctl vm.overcommit_memory",
+    }.get(errno_, "")
