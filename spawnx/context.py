@@ -10,7 +10,7 @@ from spawnx import backends, clock, settings
 from spawnx.failures import stacks, teardown, text, verdict
 from spawnx.failures.activity import Activity
 from spawnx.failures.postmortem import PostMortem
-from spawnx.ipc.scoreboard_reader import Scoreboard
+from spawnx.guard import Unguarded
 from spawnx.watch.unjoined import Unjoined
 from spawnx.watch.watcher import Ended, Watcher
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from spawnx.errors import ProcessException, ProcessTimeoutError
     from spawnx.failure import Failure
     from spawnx.guard import Guard
+    from spawnx.process import RankProcess
 
 
 class ProcessContext:
@@ -47,17 +48,54 @@ class ProcessContext:
     launcher_reason: str | None = None
 
     def __init__(self, processes: Sequence[BaseProcess], error_files: Sequence[str]) -> None:
+        self._set_up(processes, error_files, Unguarded(error_files), math.inf)
+
+    @classmethod
+    def _of_call(
+        cls,
+        processes: Sequence[RankProcess],
+        error_files: Sequence[str],
+        guard: Guard,
+        timeout: float | None,
+        *,
+        fresh: bool,
+    ) -> ProcessContext:
+        """The context of a call whose ranks wait at the gate. It opens the gate when nothing of its own can fail.
+
+        Args:
+            processes: all ranks.
+            error_files: where they report.
+            guard: resources of the call.
+            timeout: how long the whole run may take, in seconds; None: for ever.
+            fresh: whether each rank is an interpreter of its own.
+        """
+        self = cls.__new__(cls)
+        self._set_up(processes, error_files, guard, math.inf if timeout is None else timeout, fresh=fresh)
+        guard.open_gate(processes)
+        self._watcher.watch_guardian()
+        self._unjoined = Unjoined(self, self._lock, self._watcher, guard)
+        return self
+
+    def _set_up(
+        self,
+        processes: Sequence[BaseProcess],
+        error_files: Sequence[str],
+        guard: Guard | Unguarded,
+        timeout: float,
+        *,
+        fresh: bool = False,
+    ) -> None:
         self.error_files = error_files
         self.processes = processes
         self.sentinels: dict[int, int] = {process.sentinel: rank for rank, process in enumerate(processes)}
         self._backend = backends.choose()[0]
-        self._watcher = Watcher(processes, error_files, self._backend)
-        self._guard: Guard | None = None
+        self._guard = guard
+        self._watcher = Watcher(processes, guard, self._backend)
         self._unjoined: Unjoined | None = None
-        self._post_mortem = PostMortem()
+        self._post_mortem = PostMortem(guard.scoreboard, guard.began, fresh=fresh)
         self._waits = settings.GRACE.read() or 0.0, settings.KILL_AFTER.read() or 0.0
         # How long the whole run may take, and when it must be over.
-        self._timeout = self._ends = math.inf
+        self._timeout, self._ends = timeout, guard.began + timeout
         self._patience = verdict.Patience()
         # What we have sent to whom, and when.
         self._sent: dict[int, dict[int, float]] = {}
@@ -125,8 +163,7 @@ class ProcessContext:
             SIGURG for something else, or was not started by spawnx. Not on Windows.
         """
         alive = {rank: self.processes[rank] for rank in self._watcher.alive}
-        scoreboard = Scoreboard(-1, 0) if self._guard is None else self._guard.scoreboard
-        return stacks.dump(alive, scoreboard, self._backend)
+        return stacks.dump(alive, self._guard.scoreboard, self._backend)
 
     def _join(
         self, timeout: float | None = None, grace_period: float | None = None, *, for_all: bool = False
@@ -154,7 +191,7 @@ class ProcessContext:
     def _give_back(self) -> None:
         """Give back what is needed no longer."""
         try:
-            if self._guard is not None and not self._watcher.any_alive:
+            if not self._watcher.any_alive:
                 self._guard.close()
         finally:
             if not self.sentinels:
@@ -287,20 +324,8 @@ class ProcessContext:
 
     def _tell(self, ended: Ended) -> None:
         self.sentinels.pop(self._watcher.take(ended.rank), None)
-        if ended.failed and self._guard is not None:
+        if ended.failed:
             self._guard.remove_folder()
-
-    def attach_guard(self, guard: Guard, timeout: float | None, *, fresh: bool) -> None:
-        """Have what stands behind these ranks for as long as any lives, which is to be no longer than `timeout`.
-
-        `fresh`: whether each is an interpreter of its own.
-        """
-        self._guard = guard
-        if timeout is not None:
-            self._timeout, self._ends = timeout, guard.began + timeout
-        self._post_mortem.attach(guard.scoreboard, guard.began, fresh=fresh)
-        self._watcher.watch_guard(guard)
-        self._unjoined = Unjoined(self, self._lock, self._watcher, guard)
 
 
 class SpawnContext(ProcessContext):

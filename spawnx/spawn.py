@@ -186,9 +186,9 @@ def _start(
             preload=preload,
         )
         served = start.launch(launcher, order, processes)
-        context = ProcessContext(processes, paths)
-        guard.open_gate(processes)
-        context.attach_guard(guard, timeout, fresh=served.fresh_interpreter)
+        context = ProcessContext._of_call(  # noqa: SLF001 - this is its one caller
+            processes, paths, guard, timeout, fresh=served.fresh_interpreter
+        )
     except BaseException:
         try:
             start.abandon(processes)

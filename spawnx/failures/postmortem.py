@@ -7,10 +7,9 @@ import os
 import pickle
 import signal
 
-from spawnx import backends, cgroup, clock
+from spawnx import backends, cgroup
 from spawnx.failure import Failure, signal_name
 from spawnx.ipc import scoreboard
-from spawnx.ipc.scoreboard_reader import Scoreboard
 from spawnx.launchers.payload import to_memory
 from spawnx.mp import interpreter
 from spawnx.remote.rank import SIGKILL
@@ -20,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spawnx.ipc.scoreboard_reader import Line
+    from spawnx.ipc.scoreboard_reader import Line, Scoreboard
     from spawnx.watch.watcher import Ended
 
 # The signals for which faulthandler writes a stack.
@@ -36,19 +35,19 @@ _TORN = "Process {} had raised, and was ended before its report was whole: what 
 
 
 class PostMortem:
-    """What was there before ranks came to user code, and where they have left what they could."""
+    """What was there before ranks came to user code, and where they have left what they could.
 
-    def __init__(self) -> None:
-        self._scoreboard = Scoreboard(-1, 0)
-        self._began = clock.monotonic()
-        self._fresh = False
+    Args:
+        scoreboard: that of the ranks.
+        began: `clock.monotonic()` when their start began.
+        fresh: whether each is an interpreter of its own.
+    """
+
+    def __init__(self, scoreboard: Scoreboard, began: float, *, fresh: bool) -> None:
+        self._scoreboard, self._began, self._fresh = scoreboard, began, fresh
         self._tried: str | None = None
         self._oom_kills = oom_kills()
         self._lines: Sequence[Line] = ()
-
-    def attach(self, scoreboard: Scoreboard, began: float, *, fresh: bool) -> None:
-        """The scoreboard of the ranks, when their start began, and whether each is an interpreter of its own."""
-        self._scoreboard, self._began, self._fresh = scoreboard, began, fresh
 
     def failing(self) -> list[int]:
         """The ranks that have caught an exception, and are about to report it, or have."""

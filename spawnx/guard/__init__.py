@@ -220,6 +220,50 @@ class Guard:
         return pidfd
 
 
+class Unguarded:
+    """What a context made by hand has in place of a guard: its ranks report in files of the caller's.
+
+    Attributes:
+        began: `clock.monotonic()` when it was made.
+        notices, sentinel: -1: there is nothing to watch.
+        scoreboard: an empty one.
+    """
+
+    notices = -1
+    sentinel = -1
+    on_end: Callable[[], None] | None = None
+
+    def __init__(self, error_files: Sequence[str]) -> None:
+        self.began = clock.monotonic()
+        self.scoreboard = scoreboard.Scoreboard(-1, 0)
+        self._error_files = error_files
+
+    def is_untouched(self) -> bool:
+        """Nobody knows."""
+        return False
+
+    def report(self, rank: int) -> Report | None:
+        """What a rank has reported in its file."""
+        return reports.read(self._error_files[rank])
+
+    def has_ended_well(self, rank: int) -> bool:
+        """No such rank says so."""
+        del rank
+        return False
+
+    def renew(self, ranks: Sequence[RankProcess]) -> None:
+        """There is no guardian to be replaced."""
+
+    def remove_folder(self) -> None:
+        """The files are the caller's."""
+
+    def dismiss(self) -> None:
+        """There is no guardian."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
 class _Behind:
     """What a guard has to give back.
 

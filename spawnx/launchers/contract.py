@@ -62,7 +62,7 @@ class Served:
     Attributes:
         name: "clone", "exec", "fork", "forkserver" or "stdlib".
         reason: why that one, and not another.
-        fresh_interpreter: whether each rank is an interpreter of its own, which may end before it runs any code of ours.
+        fresh_interpreter: whether each rank is an interpreter of its own, which may end before it runs code of ours.
     """
 
     __slots__ = ("fresh_interpreter", "name", "reason")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from spawnx.backends.contract import Backend, Seen, Watch
-    from spawnx.guard import Guard
+    from spawnx.guard import Guard, Unguarded
     from spawnx.ipc.report import Report
 
 
@@ -84,7 +84,7 @@ class Watcher:
     Args:
         processes: started ones. If all are ours, each is registered once. Foreign ones are waited for by their own
             methods, as the reference does, all at each call.
-        error_files: where each of them reports.
+        guard: where they report, and whose guardian is replaced if it ends before its time.
         backend: how ours are watched.
 
     Attributes:
@@ -95,17 +95,14 @@ class Watcher:
             known. It only grows.
     """
 
-    def __init__(
-        self, processes: Sequence[BaseProcess], error_files: Sequence[str], backend: Backend
-    ) -> None:
+    def __init__(self, processes: Sequence[BaseProcess], guard: Guard | Unguarded, backend: Backend) -> None:
         self.ended: dict[int, Ended] = {}
         self.reported: dict[int, Report] = {}
         self.reported_at: dict[int, float] = {}
         self.failed: list[int] = []
         self._looked = clock.monotonic()
-        self._guard: Guard | None = None
+        self._guard = guard
         self._processes = processes
-        self._error_files = error_files
         self._pids = [process.pid or 0 for process in processes]
         self._sentinels = [process.sentinel for process in processes]
         self._alive = dict.fromkeys(range(len(processes)))
@@ -123,41 +120,35 @@ class Watcher:
             if isinstance(process, RankProcess):
                 process.supervision.on_close = partial(self._note_closing, rank)
 
-    def watch_guard(self, guard: Guard) -> None:
-        """From now on, hear of reports, and have a guardian that ends before its time replaced by another one."""
-        self._guard = guard
         if guard.notices >= 0:
             self._watch.add(guard.notices, _NOTICES)
-        self._watch_guardian(guard)
 
-    def _watch_guardian(self, guard: Guard) -> None:
-        if guard.sentinel >= 0:
-            self._watch.add(guard.sentinel, _GUARDIAN)
+    def watch_guardian(self) -> None:
+        """Watch the guardian, if there is one: after the gate was opened, which may give it up and close its pidfd."""
+        if self._guard.sentinel >= 0:
+            self._watch.add(self._guard.sentinel, _GUARDIAN)
 
-    def _renew_guardian(self, guard: Guard) -> None:
-        self._watch.discard([guard.sentinel])
+    def _renew_guardian(self) -> None:
+        self._watch.discard([self._guard.sentinel])
         ranks = [self._processes[rank] for rank in self._alive]
-        guard.renew([rank for rank in ranks if isinstance(rank, RankProcess)])
-        self._watch_guardian(guard)
+        self._guard.renew([rank for rank in ranks if isinstance(rank, RankProcess)])
+        self.watch_guardian()
 
-    def _read_notices(self, guard: Guard) -> None:
+    def _read_notices(self) -> None:
+        guard = self._guard
         for rank, errno in notices.read(guard.notices) if guard.notices >= 0 else ():
             if rank not in self._alive or rank in self.reported:
                 continue
             # Nothing is taken from a notice alone: any rank may have written it.
-            told, now = guard.report(rank), clock.monotonic()
-            if told is None and errno:
+            report, now = guard.report(rank), clock.monotonic()
+            if report is None and errno:
                 lines = guard.scoreboard.lines()
                 if lines and lines[rank].failing:
-                    told = reports.unwritten(errno, lines[rank].headline, now)
-            if told is not None:
-                self.reported[rank] = told
+                    report = reports.unwritten(errno, lines[rank].headline, now)
+            if report is not None:
+                self.reported[rank] = report
                 self.reported_at[rank] = now
                 self.failed.append(rank)
-
-    def _report(self, rank: int) -> Report | None:
-        """What a rank has reported: by hand-made contexts in a file of the caller's."""
-        return self._guard.report(rank) if self._guard is not None else reports.read(self._error_files[rank])
 
     def _open_watch(self, *, foreign: bool) -> Watch:
         if self._by_pidfd:
@@ -195,20 +186,20 @@ class Watcher:
             now - began >= _WAKES_WITHIN
         ):  # it has blocked: what is seen now was not there to be seen until just now
             self._looked = now - _WAKES_WITHIN
-        silent = self._guard is not None and self._guard.is_untouched()
-        if self._guard is not None and (not silent or any(rank < 0 for rank, _, _ in seen)):
-            seen = self._hear(self._guard, seen)
+        silent = self._guard.is_untouched()
+        if not silent or any(rank < 0 for rank, _, _ in seen):
+            seen = self._hear(seen)
         for rank, code, peak_kib in seen:
             self._note(rank, code, peak_kib, silent=silent)
         self._let_go([rank for rank, _, _ in seen])
         self._looked = clock.monotonic()
 
-    def _hear(self, guard: Guard, seen: list[Seen]) -> list[Seen]:
+    def _hear(self, seen: list[Seen]) -> list[Seen]:
         """See to what is watched beside the ranks; returns the ranks alone."""
         # Also where it isn't told: a rank that has ended may have said before that it could not report.
-        self._read_notices(guard)
+        self._read_notices()
         if any(rank == _GUARDIAN for rank, _, _ in seen):
-            self._renew_guardian(guard)
+            self._renew_guardian()
         return [one for one in seen if one[0] >= 0]
 
     def _look(self, timeout: float | None, gather: int) -> list[Seen]:
@@ -290,18 +281,18 @@ class Watcher:
         self._let_go([rank])
 
     def _ended(self, rank: int, code: int, peak_kib: int, *, silent: bool) -> Ended:
-        if code == LOST and self._guard is not None and self._guard.has_ended_well(rank):
+        if code == LOST and self._guard.has_ended_well(rank):
             code = 0
         # One that ends well may have reported before; a file that isn't ours is not asked.
         reported = code != 0 or (self._ours and not silent)
-        told = self.reported.get(rank) or (self._report(rank) if reported else None)
+        report = self.reported.get(rank) or (self._guard.report(rank) if reported else None)
         lost = code == LOST
         return Ended(
             rank,
             self._pids[rank],
             255 if lost else code,
             status_lost=lost,
-            report=told,
+            report=report,
             alive=self._looked,
             seen=clock.monotonic(),
             peak_kib=peak_kib,
