@@ -10,7 +10,7 @@ import signal
 from spawnx import backends, cgroup
 from spawnx.failure import Failure, signal_name
 from spawnx.ipc import scoreboard
-from spawnx.launchers.payload import to_memory
+from spawnx.memory import to_memory
 from spawnx.mp import interpreter
 from spawnx.remote.rank import SIGKILL
 from spawnx.standard import standard_library

@@ -23,8 +23,8 @@ from spawnx.ipc.pid_table import signals_of
 from spawnx.launchers import likeness
 from spawnx.launchers.clone import CloneLauncher, Slower, launch
 from spawnx.launchers.message import command_line
-from spawnx.launchers.payload import to_memory
 from spawnx.launchers.template import PERMANENT, CantServe, PreloadGivenUp
+from spawnx.memory import to_memory
 from spawnx.mp import interpreter
 from spawnx.mp import process as mp_process
 from spawnx.remote import preload

@@ -14,21 +14,19 @@ import os
 import resource
 import sys
 
+from spawnx import vetted
 from spawnx.ipc import inherited
 from spawnx.mp import interpreter
-from spawnx.remote import preload
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spawnx.launchers.template import TemplateRequest
 
-# What is read when an interpreter starts, or when a module is imported that takes long: the beginnings of names.
-_READ_EARLY = (
-    b"PYTHON", b"LD_", b"GLIBC_", b"MALLOC_", b"LANG", b"LC_", b"TZ", b"BROWSER",
-    b"OMP_", b"GOMP_", b"KMP_", b"MKL_", b"MKLDNN_", b"OPENBLAS_", b"GOTO_", b"BLIS_", b"NPY_", b"NUMPY_", b"NUMEXPR_",
-    b"TORCH", b"PYTORCH_", b"ATEN_", b"DNNL_", b"ONEDNN_", b"CUDA_", b"NCCL_", b"GLOO_", b"HIP_", b"ROCR_",
-)  # fmt: skip
+# What is read when an interpreter or the C library starts: the beginnings of names.
+_READ_AT_START = (b"PYTHON", b"LD_", b"GLIBC_", b"MALLOC_", b"LANG", b"LC_", b"TZ", b"BROWSER")
+# And when a module that takes long to import is imported.
+_READ_EARLY = (*_READ_AT_START, *vetted.READ_AT_IMPORT)
 # Of the thread's status (proc_pid_status(5)). The rest is of a moment, or taken on.
 _STATUS = (
     b"Uid", b"Gid", b"Groups", b"SigIgn", b"Cap", b"NoNewPrivs", b"Seccomp", b"Speculation", b"THP_enabled",
@@ -70,7 +68,7 @@ def of(request: TemplateRequest, modules: tuple[str, ...]) -> dict[str, object]:
     }
     if modules:  # libraries count the processors when they are loaded
         found["the processors"] = sorted(request.affinity or ())
-    if not all(map(preload.is_vetted, modules)):  # which file a name stands for
+    if not all(map(vetted.is_vetted, modules)):  # which file a name stands for
         found["sys.path"] = sys.path[:]
     return found
 

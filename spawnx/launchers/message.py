@@ -7,7 +7,7 @@ import os
 import pickle
 from multiprocessing import reduction
 
-from spawnx.launchers.payload import append, to_memory
+from spawnx.memory import append, to_memory
 from spawnx.mp import interpreter, pickling
 
 TYPE_CHECKING = False

@@ -12,10 +12,10 @@ import os
 import sys
 from multiprocessing import reduction
 
-from spawnx.backends.contract import FORBIDDEN
+from spawnx import vetted
+from spawnx.memory import to_memory
 from spawnx.mp import pickling
 from spawnx.remote.rank import Call, PickledCall
-from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,21 +25,6 @@ if TYPE_CHECKING:
 # Below, a payload travels in the message to the rank, which then fits into a pipe (64 KiB on Linux), so that the
 # supervisor never waits for a rank to boot and read. Above, in memory that all ranks map.
 _INLINE_BYTES = 32 * 1024
-
-# Rebuilding functions of torch 2.13 whose pickles any number of ranks may read. Those that are missing count their
-# readers: rebuild_cuda_tensor, rebuild_storage_filename. What we don't know is taken to count as well.
-_TORCH_SHAREABLE = {
-    "rebuild_event",
-    "rebuild_meta_tensor",
-    "rebuild_nested_tensor",
-    "rebuild_sparse_compressed_tensor",
-    "rebuild_sparse_coo_tensor",
-    "rebuild_storage_empty",
-    "rebuild_storage_fd",
-    "rebuild_tensor",
-    "rebuild_typed_storage",
-    "rebuild_typed_storage_child",
-}
 
 
 class Payload:
@@ -160,37 +145,11 @@ def _dump(obj: object, collector: pickling.Collector) -> tuple[memoryview, bool]
 
 
 def _may_be_shared(rebuild: object) -> bool:
-    module = str(getattr(rebuild, "__module__", None))
-    if module == "torch.multiprocessing.reductions":
-        return getattr(rebuild, "__name__", None) in _TORCH_SHAREABLE
+    module, name = str(getattr(rebuild, "__module__", None)), str(getattr(rebuild, "__name__", None))
+    library = vetted.rebuilding(module)
+    if library is not None:
+        return name in library
     return module == "builtins" or module.partition(".")[0] == "multiprocessing"
-
-
-def to_memory(name: str, data: memoryview) -> int:
-    """A file in memory that holds `data` (memfd_create(2)); the caller closes it. `name` is what /proc shows."""
-    file = _open_memory(name)
-    append(file, data)
-    return file
-
-
-def append(file: int, data: memoryview) -> None:
-    """Write all of `data` behind what was written to a file before."""
-    while data:
-        data = data[os.write(file, data) :]
-
-
-def _open_memory(name: str) -> int:
-    try:
-        return os.memfd_create(name)
-    except OSError as error:
-        if error.errno not in FORBIDDEN:
-            raise
-    with standard_library():
-        import tempfile
-
-    # A file without a name: none is left, whatever happens. On a disk perhaps, where it costs more.
-    with tempfile.TemporaryFile(buffering=0) as file:
-        return os.dup(file.fileno())
 
 
 def _explain(

@@ -22,8 +22,8 @@ from spawnx.ipc import pid_table as table
 from spawnx.ipc.ends import Ends
 from spawnx.launchers import adoption, popen
 from spawnx.launchers.message import Messages
-from spawnx.launchers.payload import append, to_memory
 from spawnx.launchers.threads import launch_in_thread
+from spawnx.memory import append, to_memory
 from spawnx.remote import preload
 from spawnx.standard import standard_library
 

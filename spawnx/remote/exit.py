@@ -25,6 +25,7 @@ import types
 import weakref
 from io import StringIO, TextIOWrapper
 
+from spawnx import vetted
 from spawnx.backends import native
 from spawnx.mp import boot
 from spawnx.remote import preload, quiet
@@ -62,7 +63,7 @@ class FastExit:
         self._witness = _Witness()
         if not self._is_known:
             return
-        preload.note_constructors()
+        vetted.note_constructors()
         self._survey = native.Survey(quiet.types_of_interpreter() - {_Witness}, quiet.EACH, _BUDGET)
         # Weak: a stream that is replaced may be flushed by being destroyed.
         streams = {id(stream): stream for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)}
@@ -96,7 +97,7 @@ class FastExit:
     def cut(self, code: int) -> None:
         """In the middle of the finalization: end here, unless something is left that must be destroyed."""
         gc.collect()
-        if preload.may_end() and self._is_quiet() and self._are_flushed():
+        if vetted.may_end() and self._is_quiet() and self._are_flushed():
             native.leave(code)
         # As if nothing had been spared: what nobody refers to is collected first, the rest is cleared then.
         self._unfreeze()
@@ -120,7 +121,7 @@ class FastExit:
 
     def _may_be_cut(self) -> bool:
         """Whether nothing but Python's objects may have something to do at the end."""
-        if _thread._count() or len(sys._current_frames()) > 1 or not preload.may_end():  # noqa: SLF001
+        if _thread._count() or len(sys._current_frames()) > 1 or not vetted.may_end():  # noqa: SLF001
             return False
         extensions = [module for module in self._own_modules() if preload.is_extension(module)]
         if any(map(quiet.is_unknown_extension, extensions)) or self._may_have_libraries(len(extensions)):

@@ -1,14 +1,8 @@
-"""What a template imports before it is cloned, and what is then renewed in every clone.
-
-The table of vetted third-party modules is `VETTED`: each with what must not be equal in two ranks, and when one may end
-at once (`remote.exit`). Others join it by one entry here; what they renew, also by `os.register_at_fork`, which is
-called in clones as well.
-"""
+"""What a template imports before it is cloned, and what is then renewed in every clone. See `vetted`."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import os
 import sys
@@ -17,6 +11,7 @@ import weakref
 from importlib.machinery import EXTENSION_SUFFIXES
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
+from spawnx import vetted
 from spawnx.remote import stale
 from spawnx.remote.opened import Opened
 from spawnx.standard import standard_library
@@ -24,7 +19,6 @@ from spawnx.standard import standard_library
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable
-    from typing import Any
 
 
 _LazyImport = getattr(types, "LazyImportType", None)
@@ -32,64 +26,6 @@ _LazyImport = getattr(types, "LazyImportType", None)
 
 class GivenUp(Exception):  # noqa: N818 - no error, but a reason to clone without
     """A preload can't be cloned."""
-
-
-def _renew_numpy() -> None:
-    # Imported late by numpy itself: not here, for a rank that doesn't draw; who imports it later has a new generator.
-    random: Any = sys.modules.get("numpy.random")
-    if random is not None:
-        random.seed()
-
-
-def _renew_torch() -> None:
-    import torch
-
-    torch.default_generator.seed()
-
-
-def _may_torch_end() -> bool:
-    """Not where peers or a device are to be told: what holds them is finalized in C."""
-    torch: Any = sys.modules["torch"]
-    devices = [torch.cuda, *([torch.xpu] if hasattr(torch, "xpu") else [])]
-    return not any(device.is_initialized() for device in devices) and not (
-        torch.distributed.is_available() and torch.distributed.is_initialized()
-    )
-
-
-class Vetted:
-    """What must be known of a library that was tried in clones.
-
-    Attributes:
-        renew: renews, in a clone, what must not be equal in two ranks.
-        may_end: whether a process that uses it may end without being finalized.
-        noisy: classes in C++ whose objects do more than give memory back when they are destroyed, as "module.name". The
-            collector doesn't track them, and C++ may hold them where nothing of Python's does: what has called their
-            constructor is finalized.
-    """
-
-    __slots__ = ("may_end", "noisy", "renew")
-
-    def __init__(
-        self,
-        renew: Callable[[], None],
-        may_end: Callable[[], bool] = lambda: True,
-        noisy: tuple[str, ...] = (),
-    ) -> None:
-        self.renew = renew
-        self.may_end = may_end
-        self.noisy = noisy
-
-
-# Tried in clones: threads, autograd, OpenMP, DDP over gloo.
-VETTED = {
-    "numpy": Vetted(_renew_numpy),
-    "torch": Vetted(
-        _renew_torch,
-        _may_torch_end,
-        # One writes the directory of its archive; one removes its file.
-        noisy=("torch.PyTorchFileWriter", "torch._C._distributed_c10d.FileStore"),
-    ),
-}
 
 
 def chosen(modules: Iterable[object]) -> tuple[str, ...]:
@@ -100,7 +36,7 @@ def chosen(modules: Iterable[object]) -> tuple[str, ...]:
     Args:
         modules: those of the caller: what they refer to by their global names is what is looked at.
     """
-    names = {name for name in (*VETTED, "numpy.random") if name in sys.modules}
+    names = {name for name in (*vetted.VETTED, "numpy.random") if name in sys.modules}
     names |= {
         name for name in list(sys.modules) if name.startswith("multiprocessing.") and _is_standard(name)
     }
@@ -143,17 +79,12 @@ def is_of_stdlib(name: str) -> bool:
 
 def is_of_known_library(name: str) -> bool:
     """Whether a name is that of a module of the standard library, or of a vetted one."""
-    return is_of_stdlib(name) or is_vetted(name)
-
-
-def is_vetted(name: str) -> bool:
-    """Whether a module is of a library that was tried in clones."""
-    return name.partition(".")[0] in VETTED
+    return is_of_stdlib(name) or vetted.is_vetted(name)
 
 
 def is_known(name: str) -> bool:
     """Whether an imported module is vetted, or the standard library's."""
-    return is_vetted(name) or _is_standard(name)
+    return vetted.is_vetted(name) or _is_standard(name)
 
 
 def is_of_library(origin: str) -> bool:
@@ -205,11 +136,15 @@ def _resolve_lazy() -> None:
     Not those by `lazy import package.module`: what resolves such a one imports the package alone.
     """
     tried: list[object] = []
-    while any(map(is_vetted, getattr(sys, "lazy_modules", ()))):
-        modules = [module for name, module in list(sys.modules.items()) if is_vetted(name)]
+    while any(map(vetted.is_vetted, getattr(sys, "lazy_modules", ()))):
+        modules = [module for name, module in list(sys.modules.items()) if vetted.is_vetted(name)]
         values = [value for module in modules for value in list(getattr(module, "__dict__", {}).values())]
         # `<lazy_import 'numpy.random'>`; what fails here fails where it is used.
-        lazy = [one for one in values if type(one) is _LazyImport and is_vetted(repr(one).partition("'")[2])]
+        lazy = [
+            one
+            for one in values
+            if type(one) is _LazyImport and vetted.is_vetted(repr(one).partition("'")[2])
+        ]
         left = [one for one in lazy if not any(one is other for other in tried)]
         if not left:
             return
@@ -246,7 +181,7 @@ def _spare_finalizers() -> None:
     for finalizer in list(getattr(weakref.finalize, "_registry", ())):
         alive = finalizer.peek()
         module = str(getattr(alive[1], "__module__", "")) if alive else ""
-        if module.partition(".")[0] in VETTED:
+        if module.partition(".")[0] in vetted.VETTED:
             finalizer.atexit = False
 
 
@@ -277,50 +212,4 @@ def _end_threads() -> None:
 def renew() -> None:
     """In a clone: renew what must not be equal in two ranks, and what a rank has of its own."""
     stale.restart_clock()
-    for vetted in _loaded():
-        vetted.renew()
-
-
-def may_end() -> bool:
-    """In a clone: whether it may end without being finalized, as far as the vetted libraries go."""
-    loaded = _loaded()
-    noted = not _constructed and all(vetted in _noted for vetted in loaded if vetted.noisy)
-    return noted and all(vetted.may_end() for vetted in loaded)
-
-
-def is_noisy(module: str, name: str) -> bool:
-    """Whether a class is one of a vetted library's noisy ones."""
-    vetted = VETTED.get(module.partition(".")[0])
-    return vetted is not None and f"{module}.{name}" in vetted.noisy
-
-
-def note_constructors() -> None:
-    """In a template: from now on, note when an object of a noisy class of the vetted libraries' is made."""
-    for vetted in _loaded():
-        _noted.append(vetted)
-        for path in vetted.noisy:
-            module, _, name = path.rpartition(".")
-            kind = getattr(sys.modules.get(module), name, None)
-            if kind is not None:
-                _note_constructor(kind)
-
-
-def _note_constructor(kind: type) -> None:
-    construct = kind.__init__  # type: ignore[misc]
-
-    @functools.wraps(construct)
-    def note(self: object, *args: object, **kwargs: object) -> None:
-        _constructed.add(kind)
-        construct(self, *args, **kwargs)
-
-    kind.__init__ = note  # type: ignore[misc]
-
-
-# The libraries whose constructors are noted: those that the template has imported.
-_noted: list[Vetted] = []
-# The noisy classes of which objects have been made in this clone.
-_constructed: set[type] = set()
-
-
-def _loaded() -> list[Vetted]:
-    return [vetted for name, vetted in VETTED.items() if name in sys.modules]
+    vetted.renew()

@@ -13,6 +13,7 @@ import sys
 import types
 import weakref
 
+from spawnx import vetted
 from spawnx.backends import native
 from spawnx.remote import preload
 
@@ -62,7 +63,7 @@ def types_of_interpreter() -> set[type]:
     return {
         kind
         for kind in kinds
-        if not preload.is_vetted(_module_of(kind)) and _judge(kind, lambda kind: slots[id(kind)])
+        if not vetted.is_vetted(_module_of(kind)) and _judge(kind, lambda kind: slots[id(kind)])
     }
 
 
@@ -105,9 +106,9 @@ def _is_plain(kind: type) -> bool:
     """Whether a type is of a library that is known, and none of its noisy ones."""
     module, name = _module_of(kind), _name(kind)
     root = module.partition(".")[0]
-    if root in _NOISY_MODULES or (module, name) in _NOISY_TYPES or preload.is_noisy(module, name):
+    if root in _NOISY_MODULES or (module, name) in _NOISY_TYPES or vetted.is_noisy(module, name):
         return False
-    if root in sys.stdlib_module_names or root in _OURS or preload.is_vetted(root):
+    if root in sys.stdlib_module_names or root in _OURS or vetted.is_vetted(root):
         return True
     return (module, name) == ("Token", "MISSING")  # of contextvars
 
@@ -167,13 +168,13 @@ def is_unknown_extension(module: object) -> bool:
     name, origin = preload.spec_of(module)
     if not preload.is_extension(module):
         return False
-    return not (preload.is_of_library(origin) or preload.is_vetted(name) or name.partition(".")[0] in _OURS)
+    return not (preload.is_of_library(origin) or vetted.is_vetted(name) or name.partition(".")[0] in _OURS)
 
 
 def _has_destructor(capsule: object) -> bool:
     """Whether a capsule may have one: it shows its name alone, as in `<capsule object "datetime.CAPI" at ...>`."""
     name = repr(capsule).partition('"')[2].partition('"')[0].partition(".")[0]
-    return not (name == "cffi" or name in sys.stdlib_module_names or preload.is_vetted(name))
+    return not (name == "cffi" or name in sys.stdlib_module_names or vetted.is_vetted(name))
 
 
 def _never(_: object) -> bool:

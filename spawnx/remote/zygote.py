@@ -17,6 +17,7 @@ import struct
 import sys
 from functools import partial
 
+from spawnx import vetted
 from spawnx.backends.python import wait_readable
 from spawnx.ipc import inherited, protocol
 from spawnx.ipc import pid_table as table
@@ -151,7 +152,7 @@ def _get_ready(
             from spawnx.backends import native
         supervisor = template.pidfd_of_parent(parent)
         boot.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
-        preloading.preload(preload, lambda: None, tuple(filter(preloading.is_vetted, preload)))
+        preloading.preload(preload, lambda: None, tuple(filter(vetted.is_vetted, preload)))
         boot.flush_streams()
         native.get_ready_to_fork()
         daemonize()

@@ -205,8 +205,9 @@ def test_lazy_imports_of_vetted_modules_are_resolved_where_they_are_vetted(
         (tmp_path / "vet" / f"{name}.py").write_text(text, encoding="utf-8")
     code = """
         import sys
+        from spawnx import vetted
         from spawnx.remote import preload
-        preload.VETTED["vet"] = preload.Vetted(lambda: None)
+        vetted.VETTED["vet"] = vetted.Vetted(lambda: None)
         preload.preload(["vet.first"], lambda: None, ())
         names = ("vet.first", "vet.second", "vet.third", "vet.missing", "colorsys")
         print(*(name in sys.modules for name in names))

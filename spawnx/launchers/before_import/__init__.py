@@ -14,12 +14,12 @@ from __future__ import annotations
 import os
 import sys
 
+from spawnx import vetted
 from spawnx.launchers.before_import.imports import Enough
 from spawnx.launchers.before_import.names import CantTell
 from spawnx.launchers.before_import.source import state_of
 from spawnx.launchers.before_import.statements import Walk
 from spawnx.mp import interpreter
-from spawnx.remote import preload as preloading
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -51,7 +51,7 @@ class _Decision:
         else:
             # Main module and function were found, and nothing was in the way. Vetted modules that weren't imported on
             # the way are imported by the function, which may set the environment before.
-            walk.reached += [name for name in walk.left if not preloading.is_vetted(name)]
+            walk.reached += [name for name in walk.left if not vetted.is_vetted(name)]
         self.modules = tuple(walk.reached)
         self._files, self._environment = walk.files.states, walk.environment
 

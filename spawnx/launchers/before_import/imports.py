@@ -8,6 +8,7 @@ import os
 import sys
 from importlib.machinery import PathFinder
 
+from spawnx import vetted
 from spawnx.launchers.before_import.names import DATA, Absent, Scope
 from spawnx.launchers.before_import.source import Source, is_installed
 from spawnx.launchers.before_import.values import NotKnown, Values
@@ -40,7 +41,7 @@ class Imports(Values):
         super().__init__()
         self.left = dict.fromkeys(candidates)
         self.reached: list[str] = []
-        self._vetted = sorted(filter(preloading.is_vetted, candidates))
+        self._vetted = sorted(filter(vetted.is_vetted, candidates))
         # torch imports numpy, wherever that comes later.
         self._slowest = next((name for name in ("torch", "numpy") if name in candidates), "")
         self._scopes: dict[str, Scope] = {}
@@ -242,7 +243,7 @@ def _no_lazy_imports() -> str:
 
 def _is_known(name: str, origin: str) -> bool:
     """Whether a module is vetted, the standard library's, or ours."""
-    if preloading.is_vetted(name) or name.partition(".")[0] == "spawnx":
+    if vetted.is_vetted(name) or name.partition(".")[0] == "spawnx":
         return True
     return preloading.is_of_stdlib(name) and (
         origin in {"built-in", "frozen"} or preloading.is_of_library(origin)
