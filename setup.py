@@ -114,7 +114,7 @@ def core() -> Any:
     ffi.set_source(
         "spawnx.backends._native",
         '#include "spawnx.h"',
-        sources=sorted({f"csrc/{path.name}" for path in Path(HERE, "csrc").glob("*.c")} - {GUARDIAN[0]}),
+        sources=sorted({f"csrc/{path.name}" for path in Path(HERE, "csrc").glob("*.c")} - {*GUARDIAN}),
         depends=["csrc/spawnx.h", "csrc/internal.h"],
         include_dirs=["csrc"],
         extra_compile_args=flags(),

@@ -1,6 +1,6 @@
-/* The watch over a supervisor: what the guardian does, and the template will. */
+/* The watch over a supervisor. */
 
-#include "internal.h"
+#include "guard.h"
 
 #include <poll.h>
 #include <sys/epoll.h>
@@ -9,12 +9,8 @@
 
 /* Ranks, by the fds of their pidfds: above, none are taken. */
 #define MAX_FDS 65536
-/* The most fds that one message carries (SCM_MAX_FD of the kernel). */
-#define MAX_SENT 253
 /* How many ends are taken at once. */
 #define EVENTS 64
-/* How long the last ranks may take to end after SIGKILL until they are left to the system, in milliseconds. */
-#define KILLED_WITHIN_MS 30000
 
 struct held {
     const struct spx_guard *what;
@@ -73,7 +69,7 @@ static int listen_once(struct held *held)
     char word = 0;
     union {
         struct cmsghdr align;
-        char bytes[CMSG_SPACE(MAX_SENT * sizeof(int))];
+        char bytes[CMSG_SPACE(SPX_MAX_SENT * sizeof(int))];
     } fds;
     struct iovec text = {.iov_base = &word, .iov_len = 1};
     struct msghdr message = {
@@ -158,20 +154,15 @@ static void wait_for_ends(struct held *held, long ms)
             return;
 }
 
-/* The ladder for ranks whose supervisor is gone. */
+/* End the ranks of a supervisor that is gone, or has executed another program. */
 static void end_all(struct held *held, int executed)
 {
-    long term_after = held->what->grace_ms / SPX_TERM_PART;
+    for (int i = 0; i < held->what->n_steps && held->n > 0; i++) {
+        const struct spx_step *step = &held->what->steps[i];
 
-    if (held->what->grace_ms > 0) {
-        /* Armed ones got it from the kernel, unless the supervisor's threads live on in another program. */
-        send_all(held, SIGINT, executed ? 0 : SPX_HOLD_UNARMED);
-        wait_for_ends(held, term_after);
-        send_all(held, SIGTERM, 0);
-        wait_for_ends(held, held->what->grace_ms - term_after);
+        send_all(held, step->signum, step->only_unarmed && !executed ? SPX_HOLD_UNARMED : 0);
+        wait_for_ends(held, step->wait_ms);
     }
-    send_all(held, SIGKILL, 0);
-    wait_for_ends(held, KILLED_WITHIN_MS);
 }
 
 static int has_ended(int pidfd)

@@ -1,6 +1,6 @@
 /* The guardian: a program of its own, beside the library. See spx_guard. */
 
-#include "internal.h"
+#include "guard.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -83,18 +83,43 @@ static int number(const char *text)
     return (int)strtol(text, NULL, 10);
 }
 
-/* spawnx-guardian CHANNEL FOLDER SUPERVISOR GRACE_MS PATH: two fds, the parent's pid, how long its orphans may live, and
- * the path of the folder, which is removed after them. */
+/* The ladder that an argument is: "U2:400,15:1600,9:30000", each step a signal and milliseconds, with a U in front if it
+ * is for unarmed ranks only. 0, or -1 if it is none. */
+static int read_ladder(const char *text, struct spx_guard *ret_what)
+{
+    char *end = NULL;
+
+    for (int i = 0; i < SPX_MAX_STEPS; i++, text = end + 1) {
+        struct spx_step *step = &ret_what->steps[i];
+
+        step->only_unarmed = *text == 'U';
+        step->signum = (int)strtol(text + step->only_unarmed, &end, 10);
+        if (step->signum <= 0 || *end != ':')
+            return -1;
+        text = end + 1;
+        step->wait_ms = (int)strtol(text, &end, 10);
+        if (end == text)
+            return -1;
+        ret_what->n_steps = i + 1;
+        if (*end == 0)
+            return 0;
+        if (*end != ',')
+            return -1;
+    }
+    return -1;
+}
+
+/* spawnx-guardian CHANNEL FOLDER SUPERVISOR LADDER PATH: two fds, the parent's pid, how its orphans are ended, and the path
+ * of the folder, which is removed after them. */
 int main(int argc, char **argv)
 {
-    if (argc != 6)
+    struct spx_guard what = {0};
+
+    if (argc != 6 || read_ladder(argv[4], &what) < 0)
         return 2;
     daemonize();
-    struct spx_guard what = {
-        .channel = number(argv[1]),
-        .supervisor = pidfd_of_parent(number(argv[3])),
-        .grace_ms = number(argv[4]),
-    };
+    what.channel = number(argv[1]);
+    what.supervisor = pidfd_of_parent(number(argv[3]));
     if (spx_guard(&what) == SPX_ORPHAN)
         remove_folder(number(argv[2]), argv[5]);
     return 0;

@@ -30,4 +30,9 @@
 
 #include "spawnx.h"
 
+struct rusage;
+
+/* As spx_peek, with what the child has used: 0, or -errno. */
+int spx_look(int pidfd, int *ret_code, struct rusage *ret_usage);
+
 #endif

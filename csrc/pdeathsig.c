@@ -4,11 +4,6 @@
 
 #include <sys/prctl.h>
 
-int spx_abi(void)
-{
-    return SPX_ABI;
-}
-
 int spx_arm(int signum, int parent)
 {
     if (prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0) < 0)

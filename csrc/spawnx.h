@@ -11,7 +11,7 @@
 
 enum {
     /* What the library and this header must agree on. Raised with every change of this file. */
-    SPX_ABI = 12,
+    SPX_ABI = 13,
     /* spx_arm: the parent was dead already. */
     SPX_ORPHAN = 1,
     /* spx_peek and struct spx_seen: somebody else has reaped the child, and the kernel doesn't tell its exit code. */
@@ -201,20 +201,6 @@ enum {
     SPX_HOLD_UNARMED = 'U',
     /* The context has ended: leave the ranks alone, and end. */
     SPX_DISMISS = 'D',
-    /* Orphans get SIGTERM after this part of the grace. */
-    SPX_TERM_PART = 5,
+    /* The most fds that one message carries (SCM_MAX_FD of the kernel). */
+    SPX_MAX_SENT = 253,
 };
-
-/* What spx_guard guards. */
-struct spx_guard {
-    int channel;    /* the other end is the supervisor's alone, and CLOEXEC: its end tells of an exec there */
-    int supervisor; /* its pidfd; -1: it is gone already */
-    int grace_ms;   /* how long ranks may live on without it; 0: SIGKILL at once */
-};
-
-/* Hold ranks until the supervisor dismisses us, or has ended, or has become another program. In the last two cases end
- * them: SIGINT (by the kernel, where it is armed), SIGTERM, SIGKILL at the end of the grace; by pidfd, so that nobody
- * else is hit. The caller blocks all signals before.
- *
- * 0 if dismissed; SPX_ORPHAN once the ranks of a gone supervisor have ended; -errno. */
-int spx_guard(const struct spx_guard *what);

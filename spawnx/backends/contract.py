@@ -104,15 +104,15 @@ class Backend(Protocol):
         """
 
     def guardian_command(
-        self, channel: int, folder: int, supervisor: int, grace_ms: int, path: str
+        self, channel: int, folder: int, supervisor: int, ladder: str, path: str
     ) -> list[str]:
-        """The command line of a guardian. See `spx_guard` in csrc/spawnx.h.
+        """The command line of a guardian. See csrc/guardian.c.
 
         Args:
             channel: the fd of its end of the socket, which it inherits.
             folder: the fd of the folder that it then removes, which it inherits.
             supervisor: this process's pid.
-            grace_ms: how long ranks may outlive it.
+            ladder: how ranks that outlive it are ended; see `orphans.to_argument`.
             path: the folder's.
         """
 

@@ -94,15 +94,15 @@ class NativeBackend:
         return pid[0], _checked(result)
 
     def guardian_command(
-        self, channel: int, folder: int, supervisor: int, grace_ms: int, path: str
+        self, channel: int, folder: int, supervisor: int, ladder: str, path: str
     ) -> list[str]:
         """See the contract."""
         if not os.access(_GUARDIAN, os.X_OK):  # an installer that forgot that it is a program
             with standard_library():
                 from spawnx.backends import python
 
-            return python.PythonBackend().guardian_command(channel, folder, supervisor, grace_ms, path)
-        return [_GUARDIAN, *map(str, (channel, folder, supervisor, grace_ms)), path]
+            return python.PythonBackend().guardian_command(channel, folder, supervisor, ladder, path)
+        return [_GUARDIAN, *map(str, (channel, folder, supervisor, ladder)), path]
 
     def open_pidfd(self, pid: int) -> int:
         """See the contract."""

@@ -84,13 +84,13 @@ class PythonBackend:
             raise
 
     def guardian_command(
-        self, channel: int, folder: int, supervisor: int, grace_ms: int, path: str
+        self, channel: int, folder: int, supervisor: int, ladder: str, path: str
     ) -> list[str]:
         """See the contract."""
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         code = f"import sys; sys.path.append({package!r}); from spawnx.remote.guardian import main; main()"
         # Isolated, and without site: it is to hold little memory, and runs nothing of the user's.
-        numbers = map(str, (channel, folder, supervisor, grace_ms))
+        numbers = map(str, (channel, folder, supervisor, ladder))
         return [sys.executable, "-I", "-S", "-c", code, *numbers, path]
 
     def open_pidfd(self, pid: int) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import signal
 
+from spawnx.orphans import KILLED_WITHIN
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# Seconds after SIGKILL that a rank may take to end. Who doesn't (state D: a driver or a file system doesn't answer)
-# can't be helped, and must not hang the supervisor.
-LAST_WAIT = 30.0
+# Seconds after SIGKILL that a rank may take to end: one that takes longer must not hang the supervisor.
+LAST_WAIT = KILLED_WITHIN
 # Seconds that a rank which has raised gets to end by itself, since it last worked, so that its exit code is its own.
 SPARED = 0.5
 # Steps are no closer together than this: ranks that raised one after the other are signalled in a few groups.

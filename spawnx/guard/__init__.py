@@ -9,7 +9,7 @@ import sys
 import weakref
 from functools import partial
 
-from spawnx import clock, settings, uninterrupted
+from spawnx import clock, orphans, settings, uninterrupted
 from spawnx.backends.contract import Program
 from spawnx.fd_room import FULL, streams_taken
 from spawnx.guard.child import Child, connection
@@ -367,7 +367,8 @@ class GuardianHandle:
         try:
             self.channel.settimeout(_ANSWERS_WITHIN)
             fds = theirs.fileno(), folder.fd
-            argv = backend.guardian_command(*fds, os.getpid(), int(grace * 1000), folder.path)
+            ladder = orphans.to_argument(orphans.ladder(grace))
+            argv = backend.guardian_command(*fds, os.getpid(), ladder, folder.path)
             keep = [fd for fd in fds if fd >= 0]  # the folder may have been removed
             program = Program(argv, keep=keep, death_signal=0, mask=signal.valid_signals())
             self.child = Child.launch(backend, program)

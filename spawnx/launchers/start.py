@@ -7,15 +7,13 @@ import multiprocessing
 import sys
 
 from spawnx.fd_room import streams_taken
+from spawnx.orphans import KILLED_WITHIN
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spawnx.launchers.contract import Launcher, Order, Served
     from spawnx.process import RankProcess
-
-# Seconds that a rank may take to end after SIGKILL before it is left to the system (state D: it can't be helped).
-_KILLED_WITHIN = 30
 
 
 def launch(launcher: Launcher, order: Order, ranks: list[RankProcess]) -> Served:
@@ -61,7 +59,7 @@ def abandon(ranks: list[RankProcess]) -> None:
     for rank in started:
         rank.kill()
     for rank in started:
-        rank.join(_KILLED_WITHIN)
+        rank.join(KILLED_WITHIN)
         if not rank.is_alive():
             rank.close()
     ranks.clear()

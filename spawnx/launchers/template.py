@@ -24,6 +24,7 @@ from spawnx.launchers import adoption, popen
 from spawnx.launchers.message import Messages
 from spawnx.launchers.threads import launch_in_thread
 from spawnx.memory import append, to_memory
+from spawnx.orphans import KILLED_WITHIN
 from spawnx.remote import preload
 from spawnx.standard import standard_library
 
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 PERMANENT = {errno.ENOSYS, errno.EPERM, errno.ENOTSUP, errno.EINVAL}
 # Of socket.shutdown(): SHUT_RDWR.
 _BOTH_WAYS = 2
-# Seconds that a rank may take to end after SIGKILL before it is left to the system.
-_KILLED_WITHIN = 30
 
 
 class PreloadGivenUp(Exception):  # noqa: N818 - no error, but a reason to clone without
@@ -321,7 +320,7 @@ class Template:
         with contextlib.suppress(OSError):
             self.backend.fan_out(pidfds, signal.SIGKILL)
         for pidfd in pidfds:
-            wait_readable([pidfd], _KILLED_WITHIN)
+            wait_readable([pidfd], KILLED_WITHIN)
             os.close(pidfd)
 
 

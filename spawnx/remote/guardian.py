@@ -1,4 +1,4 @@
-"""The guardian in Python, where there is no C core: see `spx_guard` in csrc/spawnx.h, whose contract this is.
+"""The guardian in Python, where there is no C core: see `spx_guard` in csrc/guard.h, whose contract this is.
 
 A program of its own, started as `python -I -S -c ...`: it must outlive a killed supervisor, and pin none of its memory.
 """
@@ -17,19 +17,18 @@ from spawnx import clock
 from spawnx.backends.contract import FORBIDDEN
 from spawnx.ipc.names import is_ours
 from spawnx.ipc.protocol import DISMISS, HOLD_ARMED, HOLD_UNARMED, MAX_SENT
+from spawnx.orphans import Step, from_argument
 from spawnx.remote.daemonize import daemonize
 
-# Orphans get SIGTERM after this part of the grace.
-_TERM_PART = 5
 _ANSWER = struct.Struct("i")
-_KILLED_WITHIN_S = 30.0
 
 
 def main() -> None:
     """Be the guardian: `sys.argv` has what csrc/guardian.c says."""
-    channel, folder, supervisor, grace_ms = map(int, sys.argv[1:5])
+    channel, folder, supervisor = map(int, sys.argv[1:4])
+    steps = from_argument(sys.argv[4])
     _daemonize()
-    if Guardian(channel, _pidfd_of_parent(supervisor), grace_ms / 1000).guard():
+    if Guardian(channel, _pidfd_of_parent(supervisor), steps).guard():
         _remove(folder, sys.argv[5])
     os._exit(0)
 
@@ -87,14 +86,14 @@ class Guardian:
     Args:
         channel: the fd of a socket whose other end is the supervisor's alone.
         supervisor: its pidfd, or -1 if it is gone already.
-        grace: how long ranks may live on without it, in seconds.
+        steps: how its ranks are ended then.
     """
 
-    def __init__(self, channel: int, supervisor: int, grace: float) -> None:
+    def __init__(self, channel: int, supervisor: int, steps: list[Step]) -> None:
         self._channel = socket.socket(fileno=channel)
         self._channel.setblocking(False)  # noqa: FBT003
         self._supervisor = supervisor
-        self._grace = grace
+        self._steps = steps
         self._ranks: dict[int, bytes] = {}  # pidfd -> how it was announced
         self._epoll = select.epoll()
         self._owner_gone = supervisor < 0
@@ -165,16 +164,11 @@ class Guardian:
                 raise
 
     def _end_all(self, *, executed: bool) -> None:
-        """The ladder for ranks whose supervisor is gone."""
-        if self._grace > 0:
-            # Armed ones got it from the kernel, unless the supervisor's threads live on in another program.
-            self._send({HOLD_ARMED, HOLD_UNARMED} if executed else {HOLD_UNARMED}, signal.SIGINT)
-            term_after = self._grace / _TERM_PART
-            self._wait_for_ends(term_after)
-            self._send({HOLD_ARMED, HOLD_UNARMED}, signal.SIGTERM)
-            self._wait_for_ends(self._grace - term_after)
-        self._send({HOLD_ARMED, HOLD_UNARMED}, signal.SIGKILL)
-        self._wait_for_ends(_KILLED_WITHIN_S)
+        """End ranks whose supervisor is gone; or has executed another program: then the kernel has sent nothing."""
+        for step in self._steps:
+            armed_too = executed or not step.only_unarmed
+            self._send({HOLD_ARMED, HOLD_UNARMED} if armed_too else {HOLD_UNARMED}, step.signum)
+            self._wait_for_ends(step.wait)
 
     def _send(self, kinds: set[bytes], signum: int) -> None:
         for pidfd, kind in self._ranks.items():

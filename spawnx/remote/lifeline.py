@@ -12,9 +12,8 @@ import threading
 import time
 from multiprocessing.process import parent_process
 
+from spawnx import orphans
 from spawnx.standard import standard_library
-
-_TERM_PART = 5
 
 
 def hold(grace: float) -> None:
@@ -31,12 +30,9 @@ def _watch(grace: float, pid: int) -> None:
         from multiprocessing.connection import wait
 
     wait([parent.sentinel])
-    if grace > 0:
-        _send(pid, signal.SIGINT)
-        time.sleep(grace / _TERM_PART)
-        _send(pid, signal.SIGTERM)
-        time.sleep(grace - grace / _TERM_PART)
-    _send(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+    for step in orphans.ladder(grace):
+        _send(pid, step.signum)
+        time.sleep(step.wait)
 
 
 def _send(pid: int, signum: int) -> None:

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import spawnx
-from spawnx import launchers
 from spawnx.guard import Guard
 from spawnx.ipc import gate
+from spawnx.launchers import start
 from spawnx.mp import interpreter
 from spawnx.process import RankProcess
 
@@ -79,7 +79,7 @@ class Run:
         """Come to the point in the middle of spawnx, by a wrapper around the step that is next."""
         point = self.what["point"]
         if point == "before":
-            _wrap(launchers, "launch", self.come)
+            _wrap(start, "launch", self.come)
         elif point == "starting":
             self._wait_for_launch()
         elif point == "adopting":

@@ -23,6 +23,7 @@ import pytest
 
 import spawnx
 from spawnx import backends
+from spawnx import orphans as orphaned
 from spawnx.backends.contract import Backend
 from spawnx.guard import Guard
 from spawnx.ipc import gate, protocol
@@ -93,7 +94,8 @@ class Alone:
     def __init__(self, backend: Backend, folder: Path, grace_ms: int) -> None:
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         fds = theirs.fileno(), os.open(folder, os.O_RDONLY)
-        command = backend.guardian_command(*fds, 0, grace_ms, str(folder))
+        steps = orphaned.to_argument(orphaned.ladder(grace_ms / 1000))
+        command = backend.guardian_command(*fds, 0, steps, str(folder))
         command[command.index("0")] = "PARENT"
         self.parent = subprocess.Popen(
             [sys.executable, "-S", "-c", _PARENT, *command],
@@ -248,7 +250,8 @@ def test_guardian_whose_supervisor_is_gone_before_it_starts_ends(backend: Backen
     """The number may be somebody else's by then: here it is that of a process that is no parent."""
     with subprocess.Popen(SLEEP) as stranger, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as lonely:
         fds = lonely.fileno(), os.open(tmp_path, os.O_RDONLY)
-        command = backend.guardian_command(*fds, stranger.pid, 100, str(tmp_path / "none"))
+        steps = orphaned.to_argument(orphaned.ladder(0.1))
+        command = backend.guardian_command(*fds, stranger.pid, steps, str(tmp_path / "none"))
         done = subprocess.run(command, pass_fds=fds, timeout=LONG_S, check=False)
         alive = stranger.poll() is None
         stranger.kill()

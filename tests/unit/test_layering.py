@@ -21,6 +21,7 @@ LEAVES = {
     "failure",
     "fd_room",
     "memory",
+    "orphans",
     "settings",
     "standard",
     "uninterrupted",
@@ -77,7 +78,7 @@ def circles(arrows: dict[str, set[str]]) -> list[tuple[str, ...]]:
     for middle, further in reached.items():
         for those in reached.values():
             if middle in those:
-                those |= further
+                those.update(further)
     return sorted(
         {tuple(sorted(other for other in reached[name] if name in reached[other])) for name in reached} - {()}
     )
