@@ -394,6 +394,85 @@ def test_a_stray_is_reaped_and_not_touched(tmp_path: Path) -> None:
     assert "True sleeping\nFalse\n" == done.stdout, done.stderr
 
 
+# Kills the template of each call: before the supervisor adopts, or while it does.
+KILLED = """
+    import sys
+    import psutil
+    import spawnx
+    from spawnx.backends import native
+    from spawnx.launchers import template
+    from tests import ranks
+
+    def serve(self, helper):
+        helpers.append(helper)
+        if {when!r} == "before":
+            kill()
+        return real(self, helper)
+
+    def adopt_orphans(*, on):
+        did = stop(on=on)
+        if on:
+            kill()
+        return did
+
+    def kill():
+        helpers[-1].kill()
+        helpers[-1].wait()
+
+    helpers, real, stop = [], template.Template._adopt, native.adopt_orphans
+    template.Template._adopt, native.adopt_orphans = serve, adopt_orphans
+    try:
+        spawnx.start_processes(ranks.nothing, (), 3, start_method={method!r})
+    except RuntimeError as error:
+        print(error)
+    print([child.name() for child in psutil.Process().children() if child.status() == "zombie"])
+"""
+NONE_LEFT = "while it made rank 3 of 3; no rank is left\n[]\n"
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_template_that_is_killed_while_the_supervisor_adopts_leaves_no_zombie(method: str) -> None:
+    """The kernel gives its ranks to the supervisor all the same: nobody else reaps them."""
+    assert output(KILLED.format(when="while", method=method)).endswith(NONE_LEFT)
+
+
+@needs_root
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_template_that_is_killed_under_the_first_of_a_pid_namespace_leaves_no_zombie(method: str) -> None:
+    """Which adopts all orphans, at any time."""
+    printed = output(
+        KILLED.format(when="before", method=method), "unshare", "--pid", "--mount-proc", "--fork"
+    )
+
+    assert printed.endswith(NONE_LEFT)
+
+
+def test_child_that_a_reading_omits_is_not_taken_for_a_stray() -> None:
+    """proc_pid_task(5): a child may be omitted while others are reaped. Its exit code is the program's own."""
+    source = """
+        import subprocess
+        import spawnx
+        from spawnx.launchers import adoption
+        from tests import ranks
+
+        readings = []
+
+        def children():
+            readings.append(real())
+            return readings[-1] - {child.pid} if len(readings) == 1 else readings[-1]
+
+        child = subprocess.Popen(["sh", "-c", "read line; exit 7"], stdin=subprocess.PIPE)
+        real, adoption._children = adoption._children, children
+        spawnx.spawn(ranks.nothing, (), 2)
+        child.stdin.close()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        spawnx.spawn(ranks.nothing, (), 2)
+        print(child.wait())
+    """
+
+    assert "7\n" == output(source.replace("import subprocess", "import os, subprocess"))
+
+
 def test_program_that_adopts_orphans_goes_on_to_do_so() -> None:
     """What it has asked for (PR_SET_CHILD_SUBREAPER) stands after the call as before; and what it hasn't, doesn't."""
     source = """
