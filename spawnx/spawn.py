@@ -7,6 +7,7 @@ import operator
 import os
 import sys
 import warnings
+from functools import partial
 
 from spawnx import backends, launchers, settings, uninterrupted, unjoined
 from spawnx.context import ProcessContext, SpawnContext
@@ -186,14 +187,19 @@ def _start(
         guard.let_in(processes)
         context.be_guarded(guard, timeout, fresh=method == "spawn" and launcher.name != "clone")
     except BaseException:
-        try:
-            launchers.abandon(processes)
-        finally:
-            guard.close()
+        # Whole, also where a second interrupt follows.
+        uninterrupted.do(partial(_undo, processes, guard))
         raise
     context.launcher, context.launcher_reason = launchers.note_served(launcher)
     _tell_launcher(launcher, method)
     return context
+
+
+def _undo(processes: list[RankProcess], guard: Guard) -> None:
+    try:
+        launchers.abandon(processes)
+    finally:
+        guard.close()
 
 
 def _check_callable(fn: object) -> None:

@@ -6,8 +6,9 @@ import contextlib
 import multiprocessing
 import os
 import sys
+from functools import partial
 
-from spawnx import settings
+from spawnx import settings, uninterrupted
 from spawnx.fd_room import streams_taken
 from spawnx.remote.rank import GUARDIAN, SIGINT, SIGKILL
 from spawnx.standard import standard_library
@@ -198,7 +199,7 @@ def launch(launcher: Launcher, order: Order, ranks: list[RankProcess]) -> None:
             launcher.start(order, ranks)
     except BaseException as error:
         number, started = len(ranks), len([rank for rank in ranks if rank.pid is not None])
-        abandon(ranks)
+        uninterrupted.do(partial(abandon, ranks))  # whole, also where a second interrupt follows
         if isinstance(error, OSError) and error.errno is not None and started < number:
             # A template that can't make one ends those before it.
             raise _explained(error, getattr(error, "rank", started), number) from error

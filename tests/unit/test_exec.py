@@ -11,6 +11,8 @@ import sys
 import sysconfig
 import textwrap
 import threading
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 import spawnx
 from spawnx import backends, launchers
 from spawnx.backends.contract import Backend
+from spawnx.guard import Guard
 from spawnx.launchers import exec as exec_
 from spawnx.launchers import thread
 from tests import ranks
@@ -195,6 +198,68 @@ def test_call_that_gets_no_thread_works_in_the_calling_one(monkeypatch: pytest.M
     finish(context)
 
     assert [0, 0] == [process.exitcode for process in context.processes]
+
+
+@pytest.fixture
+def interrupt() -> Iterator[Callable[[], None]]:
+    """What interrupts the main thread."""
+
+    def handler(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    yield partial(os.kill, os.getpid(), signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_second_interrupt_waits_for_the_end_of_the_launch_as_well(interrupt: Callable[[], None]) -> None:
+    """It may come while the launching thread is told of the first: what that makes would be lost."""
+    cancels, ended, let_go = [], [], threading.Event()
+
+    def cancel() -> None:
+        cancels.append(True)
+        if len(cancels) == 1:
+            interrupt()
+        else:
+            let_go.set()
+
+    def work(job: thread.Job) -> None:
+        job.on_cancel = cancel
+        interrupt()
+        ended.append(let_go.wait(LONG_S))
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            thread.launch_in_thread(work)
+        was_waited_for = list(ended)
+    finally:
+        let_go.set()
+        wait_no_launching_threads()
+
+    assert ([True], 2) == (was_waited_for, len(cancels))
+
+
+def test_second_interrupt_while_ranks_are_ended_leaves_none(
+    interrupt: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one has come when all had been started."""
+    left: list[Any] = []
+    real = launchers.abandon
+
+    def abandon(started: list[Any]) -> None:
+        left.extend(started)
+        interrupt()
+        real(started)
+
+    def let_in(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launchers, "abandon", abandon)
+    monkeypatch.setattr(Guard, "let_in", let_in)
+    with pytest.raises(KeyboardInterrupt):
+        spawnx.spawn(ranks.stay_as_rank, (), 2)
+
+    assert [True] * 2 == [one._closed for one in left]
 
 
 def test_error_in_the_launching_thread_is_raised_in_the_callers() -> None:
