@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     from spawnx.launchers.thread import Job
 
 
+# Seconds that a kept template may take to answer when the call was cancelled; one that takes longer is stopped.
+_ANSWERS_WITHIN = 1.0
+# Of socket.shutdown(): SHUT_RDWR.
+_BOTH_WAYS = 2
+
+
 class ForkserverLauncher(CloneLauncher):
     """See `launchers.Launcher`. Linux, with pidfds and the C core.
 
@@ -78,7 +84,7 @@ def _clone_kept(errand: Errand, job: Job, template: Template, modules: tuple[str
             served_before = _kept is not None
             _kept = _kept or KeptTemplate(like, job, template, modules, errand)
             try:
-                helper = _kept.clone(errand)
+                helper = _kept.clone(errand, job)
             except BaseException as error:
                 # Whatever it was, an errand may be half-way to it, and would be the next call's.
                 _close("it has died" if isinstance(error, ConnectionError) else "")
@@ -168,15 +174,22 @@ class KeptTemplate:
             raise PreloadGivenUp(reason)
         raise CantServe(reason or f"the kept template ended {told(code)}")
 
-    def _hear(self, most: int) -> tuple[bytes, list[int]]:
+    def _hear(self, most: int, cancelled: int = -1) -> tuple[bytes, list[int]]:
         """What it says next, and the fds that come with it; b"" if it has died.
 
         Not by the end of the channel alone: a process that another thread has forked just then may have the other one.
+
+        Args:
+            most: how many bytes it may say.
+            cancelled: an fd that is readable when the call was cancelled: then one that is stopped is not waited for.
         """
         with standard_library():
             import socket
 
-        wait_readable([self._channel.fileno(), self._helper.pidfd], None)
+        says = [self._channel.fileno(), self._helper.pidfd]
+        wait_readable([*says, cancelled] if cancelled >= 0 else says, None)
+        if cancelled >= 0 and not wait_readable(says, _ANSWERS_WITHIN):
+            raise CantServe("the call was cancelled, and the kept template doesn't answer")
         try:
             word, fds, _, _ = socket.recv_fds(self._channel, most, 1, socket.MSG_DONTWAIT)
         except (BlockingIOError, ConnectionError):
@@ -185,15 +198,15 @@ class KeptTemplate:
             raise _unheard(error) from None
         return word, fds
 
-    def clone(self, errand: Errand) -> Helper:
-        """Have it cloned into the template of a call.
+    def clone(self, errand: Errand, job: Job) -> Helper:
+        """Have it cloned into the template of a call, unless the job is cancelled and it doesn't answer.
 
         Raises:
             ConnectionError: it has died.
-            CantServe: the system never clones.
+            CantServe: the system never clones; or it doesn't answer.
             OSError: it could not be cloned.
         """
-        number, pidfds = self._ask(errand)
+        number, pidfds = self._ask(errand, job)
         if number in PERMANENT:
             raise CantServe(os.strerror(number), for_good=True)
         if number:
@@ -219,7 +232,7 @@ class KeptTemplate:
         if last:
             self.close()
 
-    def _ask(self, errand: Errand) -> tuple[int, list[int]]:
+    def _ask(self, errand: Errand, job: Job) -> tuple[int, list[int]]:
         """Send it an errand; the errno that it answers, and a pidfd of the template that it has made.
 
         Raises:
@@ -237,7 +250,7 @@ class KeptTemplate:
         try:
             fds = [file, *(fd for fd in (0, 1, 2) if streams[fd]), *errand.keep]
             _send(self._channel, fds)
-            answer, pidfds = self._hear(4)
+            answer, pidfds = self._hear_unless_cancelled(4, job)
         except ConnectionError:
             raise
         except OSError as error:
@@ -247,6 +260,18 @@ class KeptTemplate:
         if not answer:
             raise ConnectionResetError
         return int.from_bytes(answer, "little"), pidfds
+
+    def _hear_unless_cancelled(self, most: int, job: Job) -> tuple[bytes, list[int]]:
+        ours, theirs = connection()
+        with ours, theirs:
+            # By a method of an object: that does no harm when the fd is closed, and its number another one's.
+            job.on_cancel = partial(theirs.shutdown, _BOTH_WAYS)
+            try:
+                if job.cancelled:
+                    theirs.shutdown(_BOTH_WAYS)
+                return self._hear(most, ours.fileno())
+            finally:
+                job.on_cancel = None
 
     def close(self) -> int:
         """Let it end, and reap it; its exit code."""

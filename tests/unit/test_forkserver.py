@@ -490,6 +490,45 @@ def test_template_that_has_died_is_replaced() -> None:
     assert pid not in kept_templates()
 
 
+def test_interrupt_ends_a_call_whose_template_is_stopped(program: Program) -> None:
+    """As a debugger or a batch system stops it: the next call has another one."""
+    source = """
+        import os, signal
+        from spawnx.launchers import forkserver
+        from tests import ranks
+
+        def send(*arguments):
+            real(*arguments)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        if __name__ == "__main__":
+            mp.start_processes(ranks.nothing, (), 2, start_method="forkserver")
+            pid = forkserver._kept._helper._pid
+            os.kill(pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+            real, forkserver._send = forkserver._send, send
+            try:
+                mp.start_processes(ranks.nothing, (), 2, start_method="forkserver")
+            except KeyboardInterrupt:
+                print("interrupted")
+            forkserver._send = real
+            context = mp.start_processes(ranks.nothing, (), 2, start_method="forkserver", join=False)
+            while not context.join():
+                pass
+            print(context.launcher, pid == forkserver._kept._helper._pid)
+    """
+    done = subprocess.run(
+        program.command(source),
+        capture_output=True,
+        text=True,
+        timeout=LONG_S,
+        check=False,
+        env=program.environment,
+    )
+
+    assert ("interrupted\nforkserver False\n", "") == (done.stdout, done.stderr)
+
+
 DIES = """
     import os
     real = os.fork
