@@ -12,7 +12,7 @@ import sys
 from spawnx import mp_private, uninterrupted
 from spawnx.backends.contract import Program
 from spawnx.helper import Helper
-from spawnx.launchers import modules
+from spawnx.launchers import held, modules
 from spawnx.launchers.exec import ExecLauncher
 from spawnx.launchers.message import command_line
 from spawnx.launchers.template import CantServe, PreloadGivenUp, Template
@@ -73,6 +73,9 @@ class CloneLauncher:
             raise CantServe(
                 "there is no /proc, in which a template sees whether it may be cloned", for_good=True
             )
+        if not held.first_thread_lives():
+            # The kernel gives orphans to another one then, and sends them the death signal at the end of that.
+            raise CantServe("the first thread of this process has ended", for_good=True)
         if not payloads.shareable:
             raise CantServe("each rank needs a pickle of its own", expected=True)
         wanted = modules.of(order)

@@ -126,6 +126,41 @@ def test_sandbox_that_forbids_to_adopt_gets_its_ranks_by_exec() -> None:
     assert ["exec [0, 0]", told, "exec [0, 0]"] == lines[1:]
 
 
+def test_process_whose_first_thread_has_ended_gets_its_ranks_by_exec() -> None:
+    """The kernel gives orphans to the next thread, and sends them SIGINT when that one ends."""
+    source = """
+        import ctypes, logging, os, sys, threading
+        import spawnx
+        from tests import ranks
+
+        def go_on():
+            first = f"/proc/self/task/{os.getpid()}/stat"
+            while open(first).read().rpartition(")")[2].split()[0] != "Z":
+                os.sched_yield()
+            started = spawnx.spawn(ranks.stay_as_rank, (), 2, join=False)
+            end.set()
+            older.join()
+            for process in started.processes:
+                process.terminate()
+                process.join()
+            print(started.launcher, [process.exitcode for process in started.processes], flush=True)
+            os._exit(0)
+
+        if __name__ == "__main__":
+            logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+            end = threading.Event()
+            older = threading.Thread(target=end.wait)
+            older.start()
+            threading.Thread(target=go_on).start()
+            ctypes.CDLL(None).pthread_exit(None)
+    """
+    told = "ranks are started by exec, not cloned: the first thread of this process has ended"
+    printed = output(source)
+
+    assert printed.startswith(told)
+    assert printed.endswith("exec [-15, -15]\n")
+
+
 # Before the clone
 
 
