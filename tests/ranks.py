@@ -20,6 +20,8 @@ from multiprocessing import util
 from multiprocessing.connection import wait
 from typing import Any
 
+from tests.pypy import open_pidfd
+
 
 class Gate:
     """Where ranks say that they are there, and wait to be let on. A rank that is killed meanwhile harms nobody."""
@@ -382,9 +384,14 @@ def nothing(rank: int) -> None:
 
 
 def interrupt_parent_and_read(rank: int, fd: int) -> None:
-    """Send the supervisor SIGUSR1, as rank 0; then end when a byte can be read."""
-    if rank == 0:
+    """As rank 0, send the supervisor SIGUSR1, and once more each second; end when a byte can be read.
+
+    Python misses a signal that comes just before a system call.
+    """
+    while rank == 0:
         os.kill(os.getppid(), signal.SIGUSR1)
+        if wait([fd], timeout=1):
+            break
     os.read(fd, 1)
 
 
@@ -492,18 +499,9 @@ def one_does_others_ignore_sigterm(
 @contextlib.contextmanager
 def until_it_ends(pid: int) -> Iterator[None]:
     """Do something, then wait for the end of a process that is no child; it lives when this begins."""
-    if hasattr(os, "pidfd_open"):
-        pidfd = os.pidfd_open(pid)
-        yield
-        wait([pidfd])
-    else:  # PyPy
-        psutil: Any = importlib.import_module("psutil")
-        try:
-            process = psutil.Process(pid)
-        except psutil.NoSuchProcess:
-            raise ProcessLookupError(pid) from None
-        yield
-        process.wait()
+    pidfd = open_pidfd(pid)
+    yield
+    wait([pidfd])
 
 
 def first_raises_then_others_end(rank: int, gate: Gate, queue: Any) -> None:
