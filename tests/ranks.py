@@ -612,10 +612,11 @@ def touch(path: str) -> None:
         pass
 
 
-def stay_deaf(rank: int) -> None:
-    """Stay, and take no notice of SIGINT and SIGTERM."""
+def arrive_and_stay_deaf(rank: int, gate: Gate) -> None:
+    """Say that this rank is there; stay, and take no notice of SIGINT and SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    gate.arrive()
     stay()
 
 
@@ -1077,6 +1078,11 @@ def accept(rank: int, _argument: object) -> None:
 def put_number_of_fds(rank: int, queue: Any) -> None:
     """Say how many fds this rank has."""
     queue.put((rank, len(os.listdir("/proc/self/fd"))))
+
+
+def put_signal_mask(rank: int, queue: Any) -> None:
+    """Say which signals are blocked here."""
+    queue.put(sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))))
 
 
 def print_and_do(rank: int, how: Callable[..., None], *args: Any) -> None:

@@ -159,8 +159,8 @@ def test_killed_supervisor_leaves_nobody(
         supervisor.kill()
         out, err = process.communicate(timeout=LONG_S)
     folders = Path(os.environ["TMPDIR"])
-    # Where the supervisor's end is that of its pid namespace, no guardian is left to remove them; without pidfds there is
-    # none. Elsewhere it does so after the end of the last rank, which is what was waited for.
+    # Where the supervisor's end is that of its pid namespace, no guardian is left to remove them, and without pidfds
+    # there is none. Elsewhere it does so after the end of the last rank, which is what was waited for.
     removes = HAS_PIDFD and name not in ("pid 1", "all namespaces")
     deadline = time.monotonic() + (LONG_S if removes else 0)
     while (left := list(folders.glob("spawnx-*"))) and time.monotonic() < deadline:

@@ -126,12 +126,18 @@ def test_context_that_is_kept_can_be_joined_after_its_ranks_were_reaped(settled:
 
 def test_interrupted_calls_leave_nothing(settled: Any) -> None:
     """A timeout by a signal, as a notebook's Ctrl-C: ranks live on until they have ended, and are given back then."""
-
     calling: list[bool] = []
 
     def interrupt(_signum: int, _frame: FrameType | None) -> None:
         if calling:
             raise Interrupt
+
+    def call(reader: int) -> None:
+        calling.append(True)
+        try:
+            spawnx.start_processes(ranks.interrupt_parent_and_read, (reader,), 2, start_method="fork")
+        finally:
+            calling.clear()
 
     before = signal.signal(signal.SIGUSR1, interrupt)
     pidfds: list[int] = []
@@ -139,11 +145,7 @@ def test_interrupted_calls_leave_nothing(settled: Any) -> None:
         for _ in range(5):
             reader, writer = os.pipe()
             with pytest.raises(Interrupt):
-                calling.append(True)
-                try:
-                    spawnx.start_processes(ranks.interrupt_parent_and_read, (reader,), 2, start_method="fork")
-                finally:
-                    calling.clear()
+                call(reader)
             left = [child for child in multiprocessing.active_children() if child.name.startswith("Fork")]
             pidfds += [open_pidfd(child.pid or 0) for child in left]
             del left
