@@ -156,6 +156,12 @@ def imported_by_forkserver() -> str:
     return ", ".join(str(main or name) if name == "__main__" else name for name in names)
 
 
+def supervisors_ends(process: multiprocessing.process.BaseProcess) -> tuple[int, ...]:
+    """The fds by which this process holds one that multiprocessing has forked."""
+    fds: tuple[int, ...] = popen_of(process).finalizer._args
+    return fds
+
+
 def forked_by(process: multiprocessing.process.BaseProcess) -> int:
     """The pid of the process whose child a started one is: this one, or the forkserver."""
     return forkserver_pid() if getattr(popen_of(process), "method", None) == "forkserver" else os.getpid()

@@ -157,7 +157,17 @@ class RankProcess(remote.Rank):
 
     def __reduce__(self) -> tuple[Callable[[], remote.Rank], tuple[()], dict[str, object]]:
         """Pickle as what the rank itself needs: a fresh interpreter imports nothing of the supervisor's side."""
-        ours = {"_process_class", "armed", "early_word", "ends", "guard", "kept", "on_close"}
+        ours = {
+            "_process_class",
+            "armed",
+            "early_word",
+            "ends",
+            "guard",
+            "kept",
+            "mask",
+            "on_close",
+            "others",
+        }
         state = {name: value for name, value in vars(self).items() if name not in ours}
         state["_name"] = str(self._name)
         return remote.unpickled, (), state

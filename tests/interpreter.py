@@ -34,6 +34,10 @@ _STATUS = (
 _PR_GET_DUMPABLE = 3
 
 
+# What PyPy's has not.
+_OF_COLLECTOR = ("get_threshold", "get_debug")
+
+
 def flags() -> dict[str, Any]:
     """`sys.flags` by their names; not all of them are items."""
     names = [
@@ -44,14 +48,12 @@ def flags() -> dict[str, Any]:
 
 def describe() -> dict[str, Any]:
     """All that `ranks.describe` tells, and what command line, environment and kernel have to do with it."""
-    import tracemalloc  # PyPy has none
-
     libc = ctypes.CDLL(None)
     libc.getenv.restype = ctypes.c_char_p
     known = libc.getenv(b"KNOWN_TO_LIBC")
     return {
         **ranks.describe(),
-        "collector": [gc.isenabled(), gc.get_threshold(), gc.get_debug()],
+        "collector": [gc.isenabled(), *(getattr(gc, name)() for name in _OF_COLLECTOR if hasattr(gc, name))],
         "encodings": [sys.getfilesystemencoding(), *_how(sys.stdin), *_how(sys.stdout), *_how(sys.stderr)],
         "environment": dict(os.environ),
         "environment of libc": known and known.decode(),
@@ -63,17 +65,31 @@ def describe() -> dict[str, Any]:
         "numbers": [sys.getrecursionlimit(), sys.getswitchinterval()],
         "options": {name: str(value) for name, value in sys._xoptions.items()},
         "stdin's text": sys.stdin.read(),
-        "tracemalloc": tracemalloc.get_traceback_limit() if tracemalloc.is_tracing() else 0,
+        "tracemalloc": _traced_frames(),
         "tracing": [sys.gettrace() is None, sys.getprofile() is None],
         "warnings": [sys.warnoptions, [str(one) for one in warnings.filters]],
     }
 
 
+def _traced_frames() -> int:
+    try:
+        import tracemalloc
+    except ImportError:  # PyPy has none
+        return 0
+    return tracemalloc.get_traceback_limit() if tracemalloc.is_tracing() else 0
+
+
 def without_faulthandler(description: dict[str, Any]) -> dict[str, Any]:
-    """A description without what is so in ranks of ours alone: faulthandler writes their stacks for the supervisor."""
+    """A description without what is so in ranks of ours alone: faulthandler writes their stacks for the supervisor.
+
+    And without pidfds they have one more thread, the lifeline; glibc handles two signals in what has threads.
+    """
     fatal = ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGURG")
     ours = sum(1 << (getattr(signal, name) - 1) for name in fatal)
     status = dict(description["kernel"]["status"])
+    if not hasattr(os, "pidfd_open"):
+        del status["Threads:"]
+        ours |= 1 << 31 | 1 << 32
     status["SigCgt:"] = int(status["SigCgt:"][0], 16) & ~ours
     return {**description, "faulthandler": None, "kernel": {**description["kernel"], "status": status}}
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import pytest
 
 from spawnx import backends
+from tests.pypy import open_pidfd
 
 T = TypeVar("T")
 
@@ -111,10 +112,15 @@ def wait_ended(processes: Iterable[Any]) -> None:
     for process in processes:
         if not wait([process.sentinel], timeout=LONG_S):
             raise TimeoutError(f"{process} has not ended")
+        # A sentinel may be a pipe, which a process closes a moment before its status is there.
         if hasattr(os, "waitid"):
-            # A sentinel may be a pipe, which a process closes a moment before its status is there.
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        elif sys.platform == "linux":  # PyPy
+            with contextlib.suppress(ProcessLookupError):
+                pidfd = open_pidfd(process.pid)
+                wait([pidfd], LONG_S)
+                os.close(pidfd)
 
 
 def take(queue: Any, count: int) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 
 from spawnx import mp_private
 from spawnx.launchers.held import in_lasting_thread
@@ -34,12 +35,23 @@ class StdlibLauncher:
 
 def _start_forked(order: Order, ranks: Sequence[RankProcess]) -> None:
     protection = _protection(order)
-    for rank in ranks:
-        rank.protection = protection
-        rank.armed = protection.parent is not None
-        rank.ends = order.guard.ends
-        rank.give(remote.Call(order.fn, order.args))
-        rank.start()
+    others: list[int] = []
+    mp_private.flush_streams()
+    # Blocked: multiprocessing loses a rank, and its pipes, to what a signal handler raises between fork and note.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        for rank in ranks:
+            rank.protection = protection
+            rank.armed = protection.parent is not None
+            rank.ends = order.guard.ends
+            rank.others, rank.mask = others, mask
+            rank.give(remote.Call(order.fn, order.args))
+            rank.start()
+            others += mp_private.supervisors_ends(rank)
+    finally:
+        others.clear()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 import spawnx
-from spawnx import backends, evidence, stacks, teardown
+from spawnx import backends, evidence, stacks, teardown, telling
 from spawnx.failure import Failure
 from spawnx.remote import board
 from tests import ranks
@@ -697,6 +697,17 @@ def test_ranks_that_take_too_long_are_named_with_their_stacks(way: Way) -> None:
     assert [False] * 4 == [process.is_alive() for process in context.processes]
     assert context.join() is True
     assert {} == context.sentinels
+
+
+@pytest.mark.parametrize("address", ["0x{:x}", "0x{:X}"], ids=["CPython", "PyPy"])
+def test_ranks_in_the_same_place_are_told_together_whatever_their_threads_are_called(address: str) -> None:
+    """Each interpreter writes addresses in its way."""
+    stacks_of = {
+        rank: f'Thread {address.format(0x7FABCDEF0000 + rank)} (most recent call first):\n  File "a", line 1 in stay\n'
+        for rank in range(2)
+    }
+
+    assert 1 == str(telling.timeout_error(1, 2, stacks_of, [])).count(" in stay")
 
 
 def test_time_counts_from_the_call(way: Way) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import ROOT, Program, linux_only
+from tests.support import HAS_PIDFD, ROOT, Program, linux_only
 
 pytestmark = [linux_only, pytest.mark.fresh]
 
@@ -47,7 +47,7 @@ def run(program: Program, source: str, *arguments: str, **options: Any) -> Any:
 
 def _whole(program: Program, source: str) -> str:
     """The source of a program that has `told`."""
-    launcher = {"native": "clone", "torch": None}.get(program.impl.name, "exec")
+    launcher = {"native": "clone", "torch": None}.get(program.impl.name, "exec" if HAS_PIDFD else "stdlib")
     end = f"\n    assert launchers == [{launcher!r}] * len(launchers), launchers\n"
     return textwrap.dedent(RUN) + textwrap.dedent(source) + end
 
@@ -273,10 +273,13 @@ def test_rank_has_no_file_but_what_it_was_given(program: Program) -> None:
     if program.impl.is_torch:
         assert [os.devnull, "pipe", "pipe"] == [name.partition(":")[0] for name in others[0]]
     else:
-        # And how a rank reaches its supervisor: the board, and the pipe of the notices.
-        ours = [os.devnull, "/memfd:spawnx-board (deleted)", "anon_inode:[pidfd]", "pipe"]
+        # And how a rank reaches its supervisor: the board, and the pipe of the notices. On PyPy a rank is armed by
+        # ctypes, for which newer libffi keeps itself open.
+        supervisor = ["anon_inode:[pidfd]"] if HAS_PIDFD else ["pipe", "pipe"]
+        ours = [os.devnull, "/memfd:spawnx-board (deleted)", *supervisor, "pipe"]
         assert [ours] * len(found) == [
-            [re.sub(r"pipe:.*", "pipe", name) for name in names] for names in others
+            [re.sub(r"pipe:.*", "pipe", name) for name in names if HAS_PIDFD or "/libffi.so" not in name]
+            for names in others
         ]
 
 
