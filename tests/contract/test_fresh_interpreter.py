@@ -77,7 +77,7 @@ DESCRIBE = """
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         # These are the calling thread's own.
         os.nice(3)
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        interpreter.schedule_as_batch()
         ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
         sys.setrecursionlimit(777)
         sys.path.append("/nowhere")
