@@ -112,7 +112,7 @@ def _of_kernel(libc: Any) -> dict[str, Any]:
     return {
         "dumpable": libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0),
         "limits": {name: resource.getrlimit(getattr(resource, name)) for name in names},
-        "nice": [os.nice(0), os.sched_getscheduler(0)],
+        "nice": [os.nice(0), call("sched_getscheduler", 0)],
         "session": [os.getsid(0) == os.getsid(os.getppid()), os.getpgrp() == os.getpgid(os.getppid())],
         "status": {name: rest for name, *rest in status},
         "timers": [signal.getitimer(number) for number in (0, 1, 2)],
@@ -126,6 +126,8 @@ _NUMBERS = {
     "keyctl": (250, 219),
     "personality": (135, 92),
     "sched_getattr": (315, 275),
+    "sched_getscheduler": (145, 120),
+    "sched_setscheduler": (144, 119),
 }
 # PR_GET_TIMERSLACK, PR_GET_SECUREBITS, PR_GET_THP_DISABLE, PR_GET_MDWE, PR_GET_MEMORY_MERGE, PR_GET_NO_NEW_PRIVS,
 # PR_MCE_KILL_GET
@@ -137,6 +139,12 @@ def call(name: str, *arguments: Any) -> int:
     """Make a system call."""
     number = _NUMBERS[name][os.uname().machine != "x86_64"]
     return int(ctypes.CDLL(None, use_errno=True).syscall(number, *arguments))
+
+
+def schedule_as_batch() -> None:
+    """As `os.sched_setscheduler`, which musl refuses: what POSIX says of it is not what Linux does."""
+    if call("sched_setscheduler", 0, os.SCHED_BATCH, ctypes.byref(ctypes.c_int(0))) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def inherited() -> dict[str, Any]:

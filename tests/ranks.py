@@ -697,10 +697,17 @@ def put_thread_numbers(rank: int, queue: Any) -> None:
     """Say whether libc and Python know this thread by the kernel's number of it."""
     import ctypes
 
-    number = ctypes.c_void_p()
-    ctypes.CDLL(None).prctl(40, ctypes.byref(number), 0, 0, 0)  # PR_GET_TID_ADDRESS
-    in_libc = ctypes.c_int.from_address(number.value or 0).value
-    queue.put((in_libc == os.getpid(), threading.main_thread().native_id == os.getpid()))
+    libc = ctypes.CDLL(None)
+    attributes, mutex = (ctypes.c_int * 16)(), (ctypes.c_int * 16)()  # more than any libc needs
+    libc.pthread_mutexattr_init(attributes)
+    libc.pthread_mutexattr_settype(attributes, 2)  # PTHREAD_MUTEX_ERRORCHECK: it has an owner
+    libc.pthread_mutex_init(mutex, attributes)
+    before = os.getpid() in mutex
+    libc.pthread_mutex_lock(mutex)
+    # In the third word in glibc, in the second in musl.
+    in_libc = not before and os.getpid() in mutex
+    libc.pthread_mutex_unlock(mutex)
+    queue.put((in_libc, threading.main_thread().native_id == os.getpid()))
 
 
 def put_fds(rank: int, queue: Any) -> None:

@@ -312,7 +312,7 @@ def test_shared_array_can_be_given(impl: Impl, start_method: str, context: Any) 
     assert [1, 2, 3] == list(array)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="multiprocessing sees to it from CPython 3.11 on")
+@pytest.mark.skipif(sys.version_info < (3, 11, 5), reason="multiprocessing sees to it from CPython 3.11.5 on")
 @pytest.mark.parametrize("other", PICKLING)
 @needs_fork
 def test_lock_of_start_method_fork_is_refused_elsewhere(impl: Impl, other: str) -> None:

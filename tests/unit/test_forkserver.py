@@ -128,7 +128,7 @@ CHANGES_OF_THE_TEMPLATE = {
     "session": "os.setsid()",
     "hard limit": "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 3000))",
     "nice": "os.nice(3)",
-    "scheduling": "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))",
+    "scheduling": "interpreter.schedule_as_batch()",
     "rights": "ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS",
     "warnings": 'sys.warnoptions.append("ignore::UserWarning")',
     "Python's own variable": 'os.environ["PYTHONUTF8"] = "1"',

@@ -20,7 +20,7 @@ CHANGES = {
     "I/O priority": "check(syscall(251, 30, 1, 0, (3 << 13) | 5))",
     "memory policy": "check(syscall(238, 237, 2, ctypes.byref(ctypes.c_ulong(1)), 64))",
     "nice": "os.nice(2)",
-    "batch scheduling": "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))",
+    "batch scheduling": "interpreter.schedule_as_batch()",
     "clamped utilization": "check(syscall(314, 274, 0, (ctypes.c_uint * 14)(56, 3, 104, 0, 2, *[0] * 7, 9, 800), 0))",
     "timer slack": "check(libc.prctl(29, 70000, 0, 0, 0))",
     "personality": "check(interpreter.call('personality', 0x0040000))",

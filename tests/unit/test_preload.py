@@ -336,7 +336,9 @@ def test_fork_handlers_are_called_for_each_clone(
 
         HANDLERS = []
         libc = ctypes.CDLL(None)
-        libc.__register_atfork(note("libc's before"), note("libc's parent"), note("libc's child"), None)
+        # What C calls pthread_atfork; in glibc a dynamic linker finds it by the first name only.
+        register = getattr(libc, "__register_atfork", None) or libc.pthread_atfork
+        register(note("libc's before"), note("libc's parent"), note("libc's child"), None)
         words = [lambda word=word: VALUE.append(word) for word in ("before", "parent", "child")]
         os.register_at_fork(before=words[0], after_in_parent=words[1], after_in_child=words[2])
         """

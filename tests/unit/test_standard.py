@@ -293,7 +293,7 @@ def test_module_that_is_built_in_is_not_taken_from_a_file(tmp_path: Path, progra
         import sys
         from spawnx.standard import _finder, standard_library
 
-        sys.modules.pop("errno")
+        sys.modules.pop("errno", None)
         _finder.folders.insert(0, {str(tmp_path)!r})
         with standard_library():
             import errno
