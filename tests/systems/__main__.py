@@ -194,7 +194,7 @@ def suite(root: Root, row: table.Row, work: Path, log: IO[str], asked: argparse.
         f"{INSIDE}/venv/bin/python",
         "-m",
         "pytest",
-        "-q",
+        "-v",  # which test is running, or hangs, is in the log
         "-p",
         "no:cacheprovider",
         f"--junitxml={INSIDE}/junit.xml",
