@@ -470,7 +470,7 @@ def test_ranks_beyond_the_limit_of_fds(impl: Impl, program: Program) -> None:
         torch=["Too many open files, some left"], spawnx=["all joined, none left"]
     ) == program.output(
         """
-        import multiprocessing, os, resource
+        import ctypes, multiprocessing, os, resource  # ctypes: some builds of libffi keep a file of their own open
         from tests import ranks
 
         if __name__ == "__main__":
