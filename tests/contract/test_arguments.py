@@ -348,7 +348,9 @@ def test_lock_dropped_by_the_caller_at_once(impl: Impl, start_method: str, tmp_p
 # Start methods
 
 
-@pytest.mark.parametrize("told", [None, multiprocessing.get_all_start_methods()[-1]], ids=["platform", "told"])
+@pytest.mark.parametrize(
+    "told", [None, multiprocessing.get_all_start_methods()[-1]], ids=["platform", "told"]
+)
 def test_start_method_none_is_multiprocessing_s_default(program: Program, told: str | None) -> None:
     """What the program has set, or else the platform's: on Linux fork, since CPython 3.14 forkserver. It stays that."""
     default = told or multiprocessing.get_all_start_methods()[0]
