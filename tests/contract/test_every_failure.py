@@ -171,12 +171,12 @@ def test_ranks_that_can_not_be_ended_are_told_and_left(way: Way, monkeypatch: py
         for process in unkillable:
             patch.setattr(process, "terminate", lambda: None)
             patch.setattr(process, "kill", lambda: None)
-        errors = [failure_of(context, grace_period=0), failure_of(context)]
+        errors = [failure_of(context, grace_period=0), failure_of(context, grace_period=0)]
         began = time.monotonic()
         before = [context.join(0.05) for _ in range(2)]
         took = time.monotonic() - began
         end_for_good(unkillable[1])
-        errors.append(failure_of(context))
+        errors.append(failure_of(context, grace_period=0))
     end_for_good(unkillable[0])
     while not context.join(LONG_S):
         pass
