@@ -332,8 +332,8 @@ def test_stage_is_that_in_which_the_rank_was(way: Way) -> None:
 def _said_by_forkserver(way: Way, done: subprocess.CompletedProcess[str], text: str) -> bool:
     """Whether it was multiprocessing's forkserver that has met the main module, and ended: no rank has come to be.
 
-    Then the error names the module, and what has become of it is on the standard error. CPython 3.15's goes on where the
-    module raises, and each rank meets it.
+    Then the error names the module, and what has become of it is on the standard error. CPython 3.15's goes on where
+    the module raises, and each rank meets it.
     """
     if (way.launcher, way.method) != ("stdlib", "forkserver") or not forkserver_imports_main():
         return False
