@@ -33,6 +33,7 @@ if sys.version_info >= (3, 14):
             ("scripts/__del__ at import", "scripts/generator at import"),
             "by the original, nothing of the main module is destroyed any more; by older ones it is, and by ours",
         ),
+        "scripts/generator of a module": "it is closed while its module is whole: by the original, too late to print",
         **dict.fromkeys(
             ("cbuffers/exit function", "cbuffers/on_exit"),
             "what libc calls at the exit reads a text of Python's, which is given back by then: the original crashes",
