@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import _thread
+import os
 import threading
 from itertools import starmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# Each takes 1 us and more: the thread has some dozens of these left to live.
+_YIELDS = 10_000
 
 
 def do(work: Callable[[], None]) -> None:
@@ -23,10 +27,12 @@ def do(work: Callable[[], None]) -> None:
     raised: list[BaseException] = []
     done: list[bool] = []
     started: list[int] = []
+    thread_ids: list[int] = []
     lock = _thread.allocate_lock()
     lock.acquire()
 
     def run() -> None:
+        thread_ids.append(threading.get_native_id())
         try:
             work()
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
@@ -47,11 +53,30 @@ def do(work: Callable[[], None]) -> None:
     ):  # too many threads, or the interpreter is shutting down
         raised.clear()
         run()
+    if thread_ids:
+        wait_until_gone(thread_ids[0])
     if raised:
         try:
             raise raised[0]
         finally:
             raised.clear()  # no circle through this frame
+
+
+def wait_until_gone(thread_id: int) -> None:
+    """Wait until the kernel has removed a thread of this process that has nothing left to do. Off Linux, don't wait.
+
+    pthread_join(3) returns earlier: when the kernel clears the thread's id. The kernel counts the thread until it has
+    closed the thread's files. In between, `os.fork` warns that the process has several threads (CPython 3.12), in our
+    call and in the user's. The kernel wakes no waiter at the removal, so this function yields the processor until then.
+    A tracer may stop the thread before it is removed, so the number of yields has a limit.
+    """
+    if thread_id == threading.get_native_id():  # gevent and eventlet make a greenlet of a thread
+        return
+    path = f"/proc/self/task/{thread_id}"
+    for _ in range(_YIELDS):
+        if not os.path.exists(path):
+            return
+        os.sched_yield()
 
 
 def _forget_stand_in() -> None:

@@ -132,6 +132,18 @@ def without_faulthandler() -> Iterator[None]:
 
 
 @pytest.fixture
+def on_one_processor() -> Iterator[None]:
+    """Let all threads of this process share a processor.
+
+    There a thread that waits often preempts the one that ends, between its last wake-up and its removal.
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Make a module of a user's, which ranks find; returns its name."""
 

@@ -87,6 +87,9 @@ class Job:
                 if on_cancel is not None:
                     with contextlib.suppress(OSError):
                         on_cancel()
+        if self._thread is not None and not self._children:
+            self._thread.join()
+            uninterrupted.wait_until_gone(self._thread.native_id or 0)
         error, self._error = interrupt or self._error, None
         if error is not None:
             try:

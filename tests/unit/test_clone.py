@@ -30,6 +30,9 @@ if "native" not in backends.available():
     pytest.skip("this installation has no C core, which clones", allow_module_level=True)
 
 
+ROUNDS = 10
+
+
 @pytest.fixture(autouse=True)
 def _cloning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPAWNX_BACKEND", "native")
@@ -464,3 +467,16 @@ def test_interrupt_while_the_template_boots_leaves_nothing(tmp_path: Path) -> No
     done = run_with_template_that("import time; time.sleep(5)", source, tmp_path)
 
     assert "[]\n" == done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_launch_leaves_no_thread(method: str, on_one_processor: None) -> None:
+    """An `os.fork` of the user's would warn of it (CPython 3.12), or copy a process with several threads."""
+    before = sorted(os.listdir("/proc/self/task"))
+    left = []
+    for _ in range(ROUNDS):
+        context = spawnx.start_processes(ranks.nothing, nprocs=2, start_method=method, join=False)
+        left.append(sorted(os.listdir("/proc/self/task")))
+        finish(context)
+
+    assert [before] * ROUNDS == left
