@@ -256,13 +256,16 @@ def make_semaphore_and_die(rank: int, queue: Any) -> None:
 
 
 def put_files(rank: int, queue: Any, _handed_over: Any) -> None:
-    """Say what is open beside the standard streams, by the kernel's names: each pipe and socket has its own."""
+    """Say what is open beside the standard streams, by the kernel's names: each pipe and socket has its own.
+
+    But for the library's own file that some builds of libffi keep open, wherever ctypes is imported, as here.
+    """
     names = set()
     for fd in os.listdir("/proc/self/fd"):
         if int(fd) > 2:
             with contextlib.suppress(FileNotFoundError):  # the folder that is listed
                 names.add(os.readlink(f"/proc/self/fd/{fd}"))
-    queue.put(sorted(names))
+    queue.put(sorted(name for name in names if not os.path.basename(name).startswith("libffi.so")))
 
 
 def segfault(rank: int) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterable
@@ -105,6 +107,30 @@ def finish(context: Any, **options: Any) -> None:
     while not context.join(timeout=1, **options):
         if time.monotonic() > until:
             raise TimeoutError(f"ranks {sorted(context.sentinels.values())} have not ended")
+
+
+@functools.cache
+def forkserver_imports_main() -> bool:
+    """Whether multiprocessing's forkserver imports the main module itself, and not each rank: newer patches do."""
+    source = """
+import multiprocessing, os
+imported_in = os.getpid()
+
+def tell():
+    print(imported_in != os.getpid())
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("forkserver").Process(target=tell)
+    process.start()
+    process.join()
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "program.py")
+        path.write_text(source, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, str(path)], capture_output=True, text=True, check=True, timeout=LONG_S
+        )
+    return done.stdout == "True\n"
 
 
 def wait_ended(processes: Iterable[Any]) -> None:

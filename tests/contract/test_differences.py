@@ -475,7 +475,7 @@ def test_ranks_beyond_the_limit_of_fds(impl: Impl, program: Program) -> None:
         spawnx=["all joined, none left" if HAS_PIDFD else no_room],
     ) == program.output(
         """
-        import multiprocessing, os, resource
+        import ctypes, multiprocessing, os, resource  # ctypes: some builds of libffi keep a file of their own open
         from tests import ranks
 
         if __name__ == "__main__":

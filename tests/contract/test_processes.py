@@ -410,7 +410,8 @@ def test_rank_can_have_ranks(impl: Impl) -> None:
     context = impl.start(ranks.be_supervisor, (impl.package, QUICK, ranks.exit_with, 3))
     (failure,) = impl.every_failure(context)
 
-    assert str(failure).endswith("ProcessExitedException: process 1 terminated with exit code 3\n")
+    # Rank 0 of the rank may still have been there: then a note says that it was ended.
+    assert "ProcessExitedException: process 1 terminated with exit code 3\n" in str(failure)
 
 
 def test_rank_is_in_what_a_plain_process_is_in(impl: Impl, start_method: str) -> None:

@@ -15,6 +15,8 @@ from tests.support import Impl, Program
 if "native" not in backends.available():
     pytest.skip("this installation has no C core, which clones", allow_module_level=True)
 
+from spawnx.remote import quiet
+
 # A rank runs `work`, and writes into a pipe how it ends: "s" is the short end, "c" the cut one, CPython's own is "".
 PROGRAM = """
     import os, sys
@@ -284,6 +286,22 @@ def test_finalizers_that_torch_has_from_its_import_are_spared_and_no_others(prog
     """
 
     assert "0 True\n" * 2 == told(program, module)[1]
+
+
+def test_classes_are_not_compared() -> None:
+    """A metaclass may raise, or warn: `typing` has one that does, since CPython 3.14."""
+
+    class Shy(type):
+        def __hash__(cls) -> int:
+            raise TypeError("unhashable")
+
+        def __eq__(cls, other: object) -> bool:
+            raise TypeError("incomparable")
+
+    # As if it were the standard library's, whose objects are quiet.
+    kind = Shy("Kind", (), {"__module__": "typing"})
+
+    assert 1 == sum(one is kind for one in quiet.types_of_interpreter())
 
 
 def test_exit_code_that_no_short_end_can_give_is_the_interpreters(program: Program) -> None:
