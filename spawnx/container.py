@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - looked at, never written
 _MIB = 1 << 20
+_ST_NOEXEC = 8  # <sys/statvfs.h>; PyPy's `os` has it not
 # In MiB. Docker's default is 64; this is where programs that share tensors begin to have what they need.
 _ENOUGH_SHARED = 1024
 # Processes and threads that a call has besides its ranks, at most.
@@ -80,7 +81,7 @@ def _temporary() -> Lack | None:
     except OSError:
         cost = f"ranks report in {_SHARED_MEMORY}; multiprocessing's forkserver and managers fail"
         return "no temporary folder", cost, "mount a tmpfs on /tmp"
-    if not os.statvfs(folder).f_flag & os.ST_NOEXEC:
+    if not os.statvfs(folder).f_flag & _ST_NOEXEC:
         return None
     cost = "what torch.compile and the like build there can't be loaded; spawnx runs nothing there"
     return f"noexec {folder}", cost, "set TORCHINDUCTOR_CACHE_DIR"

@@ -185,7 +185,8 @@ class RankProcess(remote.Rank):
 
     def __reduce__(self) -> tuple[Callable[[], remote.Rank], tuple[()], dict[str, object]]:
         """Pickle as what the rank itself needs: a fresh interpreter imports nothing of the supervisor's side."""
-        state = {name: value for name, value in vars(self).items() if name not in {"supervision", "ends"}}
+        ours = {"supervision", "ends", "mask", "others"}
+        state = {name: value for name, value in vars(self).items() if name not in ours}
         state["_name"] = str(self._name)
         return remote.unpickled, (), state
 

@@ -7,6 +7,7 @@ import operator
 import os
 import sys
 import warnings
+from functools import partial
 
 from spawnx import backends, launchers, settings, uninterrupted
 from spawnx.context import ProcessContext, SpawnContext
@@ -190,15 +191,20 @@ def _start(
             processes, paths, guard, timeout, fresh=served.fresh_interpreter
         )
     except BaseException:
-        try:
-            start.abandon(processes)
-        finally:
-            guard.close()
+        # Whole, also where a second interrupt follows.
+        uninterrupted.do(partial(_undo, processes, guard))
         raise
     launchers.note_served(served)
     context.launcher, context.launcher_reason = served.name, served.reason
     _tell_launcher(served, method)
     return context
+
+
+def _undo(processes: list[RankProcess], guard: Guard) -> None:
+    try:
+        start.abandon(processes)
+    finally:
+        guard.close()
 
 
 def _check_callable(fn: object) -> None:

@@ -42,7 +42,9 @@ class _Finder:
         self.folders = _folders()
         self.threads: list[int] = []
         self.lock = RLock()  # a signal handler may import as well
-        self.plain = self.with_this = sys.meta_path
+        self.plain = self.with_this = sys.meta_path[
+            :0
+        ]  # only meanwhile: the list is to be destroyed with `sys`
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, _target: "ModuleType | None" = None
@@ -82,6 +84,7 @@ class _Finder:
                     sys.meta_path = self.plain
                 else:  # what was imported has brought a finder of its own
                     sys.meta_path = left
+                self.plain = self.with_this = left[:0]
 
     def forget_threads(self) -> None:
         """In a forked child: only the thread that has forked is there."""

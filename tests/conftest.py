@@ -34,8 +34,8 @@ TEST_LIMIT_S = 150
 SETTLE_S = 5.0
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, never written
 # How multiprocessing, torch and spawnx name what they put there; other people's programs are none of our business,
-# nor are their semaphores (see `_long_lived_helpers`).
-SHARED_NAMES = (f"sem.mp-{os.getpid()}-*", "psm_*", "torch_*", "*spawnx*")
+# nor are their semaphores (see `_long_lived_helpers`), which glibc puts "sem." before.
+SHARED_NAMES = (f"sem.mp-{os.getpid()}-*", f"mp-{os.getpid()}-*", "psm_*", "torch_*", "*spawnx*")
 HAS_FAILED = pytest.StashKey[bool]()
 
 # What is tested runs as in a plain shell: PYTHONUNBUFFERED, for one, hides lost output. Not in a fixture: what is

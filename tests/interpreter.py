@@ -34,6 +34,10 @@ _STATUS = (
 _PR_GET_DUMPABLE = 3
 
 
+# What PyPy's has not.
+_OF_COLLECTOR = ("get_threshold", "get_debug")
+
+
 def flags() -> dict[str, Any]:
     """`sys.flags` by their names; not all of them are items."""
     names = [
@@ -44,14 +48,12 @@ def flags() -> dict[str, Any]:
 
 def describe() -> dict[str, Any]:
     """All that `ranks.describe` tells, and what command line, environment and kernel have to do with it."""
-    import tracemalloc  # PyPy has none
-
     libc = ctypes.CDLL(None)
     libc.getenv.restype = ctypes.c_char_p
     known = libc.getenv(b"KNOWN_TO_LIBC")
     return {
         **ranks.describe(),
-        "collector": [gc.isenabled(), gc.get_threshold(), gc.get_debug()],
+        "collector": [gc.isenabled(), *(getattr(gc, name)() for name in _OF_COLLECTOR if hasattr(gc, name))],
         "encodings": [sys.getfilesystemencoding(), *_how(sys.stdin), *_how(sys.stdout), *_how(sys.stderr)],
         "environment": dict(os.environ),
         "environment of libc": known and known.decode(),
@@ -63,17 +65,31 @@ def describe() -> dict[str, Any]:
         "numbers": [sys.getrecursionlimit(), sys.getswitchinterval()],
         "options": {name: str(value) for name, value in sys._xoptions.items()},
         "stdin's text": sys.stdin.read(),
-        "tracemalloc": tracemalloc.get_traceback_limit() if tracemalloc.is_tracing() else 0,
+        "tracemalloc": _traced_frames(),
         "tracing": [sys.gettrace() is None, sys.getprofile() is None],
         "warnings": [sys.warnoptions, [str(one) for one in warnings.filters]],
     }
 
 
+def _traced_frames() -> int:
+    try:
+        import tracemalloc
+    except ImportError:  # PyPy has none
+        return 0
+    return tracemalloc.get_traceback_limit() if tracemalloc.is_tracing() else 0
+
+
 def without_faulthandler(description: dict[str, Any]) -> dict[str, Any]:
-    """A description without what is so in ranks of ours alone: faulthandler writes their stacks for the supervisor."""
+    """A description without what is so in ranks of ours alone: faulthandler writes their stacks for the supervisor.
+
+    And without pidfds they have one more thread, the lifeline; glibc handles two signals in what has threads.
+    """
     fatal = ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGURG")
     ours = sum(1 << (getattr(signal, name) - 1) for name in fatal)
     status = dict(description["kernel"]["status"])
+    if not hasattr(os, "pidfd_open"):
+        del status["Threads:"]
+        ours |= 1 << 31 | 1 << 32
     status["SigCgt:"] = int(status["SigCgt:"][0], 16) & ~ours
     return {**description, "faulthandler": None, "kernel": {**description["kernel"], "status": status}}
 
@@ -96,7 +112,7 @@ def _of_kernel(libc: Any) -> dict[str, Any]:
     return {
         "dumpable": libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0),
         "limits": {name: resource.getrlimit(getattr(resource, name)) for name in names},
-        "nice": [os.nice(0), os.sched_getscheduler(0)],
+        "nice": [os.nice(0), call("sched_getscheduler", 0)],
         "session": [os.getsid(0) == os.getsid(os.getppid()), os.getpgrp() == os.getpgid(os.getppid())],
         "status": {name: rest for name, *rest in status},
         "timers": [signal.getitimer(number) for number in (0, 1, 2)],
@@ -110,6 +126,8 @@ _NUMBERS = {
     "keyctl": (250, 219),
     "personality": (135, 92),
     "sched_getattr": (315, 275),
+    "sched_getscheduler": (145, 120),
+    "sched_setscheduler": (144, 119),
 }
 # PR_GET_TIMERSLACK, PR_GET_SECUREBITS, PR_GET_THP_DISABLE, PR_GET_MDWE, PR_GET_MEMORY_MERGE, PR_GET_NO_NEW_PRIVS,
 # PR_MCE_KILL_GET
@@ -121,6 +139,12 @@ def call(name: str, *arguments: Any) -> int:
     """Make a system call."""
     number = _NUMBERS[name][os.uname().machine != "x86_64"]
     return int(ctypes.CDLL(None, use_errno=True).syscall(number, *arguments))
+
+
+def schedule_as_batch() -> None:
+    """As `os.sched_setscheduler`, which musl refuses: what POSIX says of it is not what Linux does."""
+    if call("sched_setscheduler", 0, os.SCHED_BATCH, ctypes.byref(ctypes.c_int(0))) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def inherited() -> dict[str, Any]:
@@ -232,13 +256,16 @@ def make_semaphore_and_die(rank: int, queue: Any) -> None:
 
 
 def put_files(rank: int, queue: Any, _handed_over: Any) -> None:
-    """Say what is open beside the standard streams, by the kernel's names: each pipe and socket has its own."""
+    """Say what is open beside the standard streams, by the kernel's names: each pipe and socket has its own.
+
+    But for the library's own file that some builds of libffi keep open, wherever ctypes is imported, as here.
+    """
     names = set()
     for fd in os.listdir("/proc/self/fd"):
         if int(fd) > 2:
             with contextlib.suppress(FileNotFoundError):  # the folder that is listed
                 names.add(os.readlink(f"/proc/self/fd/{fd}"))
-    queue.put(sorted(names))
+    queue.put(sorted(name for name in names if not os.path.basename(name).startswith("libffi.so")))
 
 
 def segfault(rank: int) -> None:

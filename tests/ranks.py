@@ -20,6 +20,8 @@ from multiprocessing import util
 from multiprocessing.connection import wait
 from typing import Any
 
+from tests.pypy import open_pidfd
+
 
 class Gate:
     """Where ranks say that they are there, and wait to be let on. A rank that is killed meanwhile harms nobody."""
@@ -382,9 +384,14 @@ def nothing(rank: int) -> None:
 
 
 def interrupt_parent_and_read(rank: int, fd: int) -> None:
-    """Send the supervisor SIGUSR1, as rank 0; then end when a byte can be read."""
-    if rank == 0:
+    """As rank 0, send the supervisor SIGUSR1, and once more each second; end when a byte can be read.
+
+    Python misses a signal that comes just before a system call.
+    """
+    while rank == 0:
         os.kill(os.getppid(), signal.SIGUSR1)
+        if wait([fd], timeout=1):
+            break
     os.read(fd, 1)
 
 
@@ -492,18 +499,9 @@ def one_does_others_ignore_sigterm(
 @contextlib.contextmanager
 def until_it_ends(pid: int) -> Iterator[None]:
     """Do something, then wait for the end of a process that is no child; it lives when this begins."""
-    if hasattr(os, "pidfd_open"):
-        pidfd = os.pidfd_open(pid)
-        yield
-        wait([pidfd])
-    else:  # PyPy
-        psutil: Any = importlib.import_module("psutil")
-        try:
-            process = psutil.Process(pid)
-        except psutil.NoSuchProcess:
-            raise ProcessLookupError(pid) from None
-        yield
-        process.wait()
+    pidfd = open_pidfd(pid)
+    yield
+    wait([pidfd])
 
 
 def first_raises_then_others_end(rank: int, gate: Gate, queue: Any) -> None:
@@ -614,10 +612,11 @@ def touch(path: str) -> None:
         pass
 
 
-def stay_deaf(rank: int) -> None:
-    """Stay, and take no notice of SIGINT and SIGTERM."""
+def arrive_and_stay_deaf(rank: int, gate: Gate) -> None:
+    """Say that this rank is there; stay, and take no notice of SIGINT and SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    gate.arrive()
     stay()
 
 
@@ -698,10 +697,17 @@ def put_thread_numbers(rank: int, queue: Any) -> None:
     """Say whether libc and Python know this thread by the kernel's number of it."""
     import ctypes
 
-    number = ctypes.c_void_p()
-    ctypes.CDLL(None).prctl(40, ctypes.byref(number), 0, 0, 0)  # PR_GET_TID_ADDRESS
-    in_libc = ctypes.c_int.from_address(number.value or 0).value
-    queue.put((in_libc == os.getpid(), threading.main_thread().native_id == os.getpid()))
+    libc = ctypes.CDLL(None)
+    attributes, mutex = (ctypes.c_int * 16)(), (ctypes.c_int * 16)()  # more than any libc needs
+    libc.pthread_mutexattr_init(attributes)
+    libc.pthread_mutexattr_settype(attributes, 2)  # PTHREAD_MUTEX_ERRORCHECK: it has an owner
+    libc.pthread_mutex_init(mutex, attributes)
+    before = os.getpid() in mutex
+    libc.pthread_mutex_lock(mutex)
+    # In the third word in glibc, in the second in musl.
+    in_libc = not before and os.getpid() in mutex
+    libc.pthread_mutex_unlock(mutex)
+    queue.put((in_libc, threading.main_thread().native_id == os.getpid()))
 
 
 def put_fds(rank: int, queue: Any) -> None:
@@ -1079,6 +1085,11 @@ def accept(rank: int, _argument: object) -> None:
 def put_number_of_fds(rank: int, queue: Any) -> None:
     """Say how many fds this rank has."""
     queue.put((rank, len(os.listdir("/proc/self/fd"))))
+
+
+def put_signal_mask(rank: int, queue: Any) -> None:
+    """Say which signals are blocked here."""
+    queue.put(sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))))
 
 
 def print_and_do(rank: int, how: Callable[..., None], *args: Any) -> None:

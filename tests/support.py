@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterable
@@ -21,6 +23,7 @@ from typing import Any, TypeVar
 import pytest
 
 from spawnx import backends
+from tests.pypy import open_pidfd
 
 T = TypeVar("T")
 
@@ -106,15 +109,44 @@ def finish(context: Any, **options: Any) -> None:
             raise TimeoutError(f"ranks {sorted(context.sentinels.values())} have not ended")
 
 
+@functools.cache
+def forkserver_imports_main() -> bool:
+    """Whether multiprocessing's forkserver imports the main module itself, and not each rank: newer patches do."""
+    source = """
+import multiprocessing, os
+imported_in = os.getpid()
+
+def tell():
+    print(imported_in != os.getpid())
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("forkserver").Process(target=tell)
+    process.start()
+    process.join()
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "program.py")
+        path.write_text(source, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, str(path)], capture_output=True, text=True, check=True, timeout=LONG_S
+        )
+    return done.stdout == "True\n"
+
+
 def wait_ended(processes: Iterable[Any]) -> None:
     """Wait until processes have ended, and leave their exit statuses to others."""
     for process in processes:
         if not wait([process.sentinel], timeout=LONG_S):
             raise TimeoutError(f"{process} has not ended")
+        # A sentinel may be a pipe, which a process closes a moment before its status is there.
         if hasattr(os, "waitid"):
-            # A sentinel may be a pipe, which a process closes a moment before its status is there.
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        elif sys.platform == "linux":  # PyPy
+            with contextlib.suppress(ProcessLookupError):
+                pidfd = open_pidfd(process.pid)
+                wait([pidfd], LONG_S)
+                os.close(pidfd)
 
 
 def take(queue: Any, count: int) -> list[Any]:

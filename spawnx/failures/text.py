@@ -26,7 +26,7 @@ _WIDTH = 100
 # How many characters of a traceback are searched for what is in a line, from the end.
 _SEARCHED = 1 << 16
 _BY_FAULTHANDLER = "Fatal Python error"
-_ADDRESS = re.compile(r"0x[0-9a-f]+")
+_ADDRESS = re.compile(r"0x[0-9A-Fa-f]+")  # PyPy writes them with capitals
 
 
 def warn(signum: int, pids: Sequence[int | None]) -> None:

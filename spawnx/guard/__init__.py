@@ -152,6 +152,10 @@ class Guard:
             gate.let(self._behind.gate, len(ranks), gate.HELD if held else gate.UNHELD)
         self._behind.close_gate()
 
+    def shut_gate(self) -> None:
+        """Let no rank on, and those that wait leave."""
+        self._behind.close_gate()
+
     def renew(self, ranks: Sequence[RankProcess]) -> None:
         """Start another guardian for the ranks that live, in place of one that has ended."""
         self._behind.dismiss()

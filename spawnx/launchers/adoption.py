@@ -12,6 +12,7 @@ import contextlib
 import os
 import threading
 
+from spawnx import clock
 from spawnx.backends.python import wait_readable
 from spawnx.standard import standard_library
 
@@ -35,7 +36,8 @@ def adopting(ranks: list[int]) -> Iterator[None]:
 
     with _lock:  # one at a time, so that each knows whom it has adopted
         _reap_strays()
-        before = _children()
+        # Twice, as one reading may omit a child that lives, while another one is reaped (proc_pid_task(5)).
+        before = _children() | _children()
         was = native.adopt_orphans(on=True)
         try:
             yield
@@ -70,6 +72,25 @@ def _find_strays(before: set[int], ranks: list[int]) -> None:
             opened.callback(os.close, pidfd)
             if _is_older(pid, pidfd, ranks[-1], youngest):
                 _strays.append(os.dup(pidfd))
+
+
+def reap_orphans(pids: list[int], timeout: float) -> None:
+    """Reap the ranks of a template that was killed, which are about to end, for up to some seconds.
+
+    They are children of this process where it adopts orphans for another reason: it is the first one of its pid
+    namespace, the program has asked for it, or another call adopts.
+    """
+    deadline = clock.monotonic() + timeout
+    for pid in pids:
+        with (
+            contextlib.suppress(OSError),
+            contextlib.ExitStack() as opened,
+        ):  # it is gone, or no child of ours
+            pidfd = os.pidfd_open(pid)
+            opened.callback(os.close, pidfd)
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            wait_readable([pidfd], max(0, deadline - clock.monotonic()))
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
 
 
 def _reap_strays() -> None:

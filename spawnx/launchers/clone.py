@@ -12,6 +12,7 @@ import sys
 from spawnx import uninterrupted
 from spawnx.backends.contract import Program
 from spawnx.guard.child import Child
+from spawnx.launchers import popen
 from spawnx.launchers import preload as preloading
 from spawnx.launchers.contract import Served
 from spawnx.launchers.exec import ExecLauncher
@@ -77,6 +78,9 @@ class CloneLauncher:
             raise CantServe(
                 "there is no /proc, in which a template sees whether it may be cloned", for_good=True
             )
+        if not popen.first_thread_lives():
+            # The kernel gives orphans to another one then, and sends them the death signal at the end of that.
+            raise CantServe("the first thread of this process has ended", for_good=True)
         if not payloads.shareable:
             raise CantServe("each rank needs a pickle of its own", expected=True)
         wanted = preloading.of(order)

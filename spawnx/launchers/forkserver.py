@@ -39,6 +39,12 @@ if TYPE_CHECKING:
     from spawnx.launchers.threads import Job
 
 
+# Seconds that a zygote may take to answer when the call was cancelled; one that takes longer is stopped.
+_ANSWERS_WITHIN = 1.0
+# Of socket.shutdown(): SHUT_RDWR.
+_BOTH_WAYS = 2
+
+
 class ForkserverLauncher(CloneLauncher):
     """See `launchers.contract.Launcher`. Linux, with pidfds and the C core."""
 
@@ -76,7 +82,7 @@ def _clone_zygote(request: TemplateRequest, job: Job, template: Template, module
             served_before = _zygote is not None
             _zygote = _zygote or Zygote(like, job, template, modules, request)
             try:
-                child = _zygote.clone(request)
+                child = _zygote.clone(request, job)
             except BaseException as error:
                 # Whatever it was, a request may be half-way to it, and would be the next call's.
                 _close("it has died" if isinstance(error, ConnectionError) else "")
@@ -166,15 +172,22 @@ class Zygote:
             raise PreloadGivenUp(reason)
         raise CantServe(reason or f"the zygote ended {describe_exit(code)}")
 
-    def _hear(self, most: int) -> tuple[bytes, list[int]]:
+    def _hear(self, most: int, cancelled: int = -1) -> tuple[bytes, list[int]]:
         """What it says next, and the fds that come with it; b"" if it has died.
 
         Not by the end of the channel alone: a process that another thread has forked just then may have the other one.
+
+        Args:
+            most: how many bytes it may say.
+            cancelled: an fd that is readable when the call was cancelled: then one that is stopped is not waited for.
         """
         with standard_library():
             import socket
 
-        wait_readable([self._channel.fileno(), self._child.pidfd], None)
+        says = [self._channel.fileno(), self._child.pidfd]
+        wait_readable([*says, cancelled] if cancelled >= 0 else says, None)
+        if cancelled >= 0 and not wait_readable(says, _ANSWERS_WITHIN):
+            raise CantServe("the call was cancelled, and the zygote doesn't answer")
         try:
             word, fds, _, _ = socket.recv_fds(self._channel, most, 1, socket.MSG_DONTWAIT)
         except (BlockingIOError, ConnectionError):
@@ -183,15 +196,15 @@ class Zygote:
             raise _unheard(error) from None
         return word, fds
 
-    def clone(self, request: TemplateRequest) -> Child:
-        """Have it cloned into the template of a call.
+    def clone(self, request: TemplateRequest, job: Job) -> Child:
+        """Have it cloned into the template of a call, unless the job is cancelled and it doesn't answer.
 
         Raises:
             ConnectionError: it has died.
-            CantServe: the system never clones.
+            CantServe: the system never clones; or it doesn't answer.
             OSError: it could not be cloned.
         """
-        number, pidfds = self._ask(request)
+        number, pidfds = self._ask(request, job)
         if number in PERMANENT:
             raise CantServe(os.strerror(number), for_good=True)
         if number:
@@ -217,7 +230,7 @@ class Zygote:
         if last:
             self.close()
 
-    def _ask(self, request: TemplateRequest) -> tuple[int, list[int]]:
+    def _ask(self, request: TemplateRequest, job: Job) -> tuple[int, list[int]]:
         """Send it a request; the errno that it answers, and a pidfd of the template that it has made.
 
         Raises:
@@ -235,7 +248,7 @@ class Zygote:
         try:
             fds = [file, *(fd for fd in (0, 1, 2) if streams[fd]), *request.keep]
             _send(self._channel, fds)
-            answer, pidfds = self._hear(4)
+            answer, pidfds = self._hear_unless_cancelled(4, job)
         except ConnectionError:
             raise
         except OSError as error:
@@ -245,6 +258,18 @@ class Zygote:
         if not answer:
             raise ConnectionResetError
         return int.from_bytes(answer, "little"), pidfds
+
+    def _hear_unless_cancelled(self, most: int, job: Job) -> tuple[bytes, list[int]]:
+        ours, theirs = connection()
+        with ours, theirs:
+            # By a method of an object: that does no harm when the fd is closed, and its number another one's.
+            job.on_cancel = partial(theirs.shutdown, _BOTH_WAYS)
+            try:
+                if job.cancelled:
+                    theirs.shutdown(_BOTH_WAYS)
+                return self._hear(most, ours.fileno())
+            finally:
+                job.on_cancel = None
 
     def close(self) -> int:
         """Let it end, and reap it; its exit code."""

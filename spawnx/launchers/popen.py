@@ -29,6 +29,12 @@ def in_lasting_thread() -> bool:
     return threading.get_native_id() == os.getpid()
 
 
+def first_thread_lives() -> bool:
+    """Whether the first thread of this process lives, as the kernel sees it: an embedding program may have ended it."""
+    with open("/proc/self/stat", "rb") as stat:
+        return not stat.read().rpartition(b")")[2].startswith(b" Z")
+
+
 class Holder:
     """Makes ranks the faces of new children, and holds these by pidfds as long as there is room for any."""
 

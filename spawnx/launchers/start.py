@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import sys
+from functools import partial
 
+from spawnx import uninterrupted
 from spawnx.fd_room import streams_taken
 from spawnx.orphans import KILLED_WITHIN
 from spawnx.standard import standard_library
@@ -46,7 +48,7 @@ def launch(launcher: Launcher, order: Order, ranks: list[RankProcess]) -> Served
             return launcher.start(order, ranks)
     except BaseException as error:
         number, started = len(ranks), len([rank for rank in ranks if rank.pid is not None])
-        abandon(ranks)
+        uninterrupted.do(partial(abandon, ranks))  # whole, also where a second interrupt follows
         if isinstance(error, OSError) and error.errno is not None and started < number:
             # A template that can't make one ends those before it.
             raise _explained(error, getattr(error, "rank", started), number) from error

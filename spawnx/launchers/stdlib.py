@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 
 from spawnx.launchers.contract import Served
 from spawnx.launchers.payload import Payloads
 from spawnx.launchers.popen import in_lasting_thread
-from spawnx.mp import forkserver, interpreter
+from spawnx.mp import boot, forkserver, interpreter
+from spawnx.mp import process as mp_process
 from spawnx.remote import rank as remote
 
 TYPE_CHECKING = False
@@ -39,12 +41,23 @@ class StdlibLauncher:
 
 def _start_forked(order: Order, ranks: Sequence[RankProcess]) -> None:
     policy = _orphan_policy(order)
-    for rank in ranks:
-        rank.orphan_policy = policy
-        rank.supervision.armed = policy.parent is not None
-        rank.ends = order.guard.ends
-        rank.give(remote.Call(order.fn, order.args))
-        rank.start()
+    others: list[int] = []
+    boot.flush_streams()
+    # Blocked: multiprocessing loses a rank, and its pipes, to what a signal handler raises between fork and note.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        for rank in ranks:
+            rank.orphan_policy = policy
+            rank.supervision.armed = policy.parent is not None
+            rank.ends = order.guard.ends
+            rank.others, rank.mask = others, mask
+            rank.give(remote.Call(order.fn, order.args))
+            rank.start()
+            others += mp_process.supervisors_ends(rank)
+    finally:
+        others.clear()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:

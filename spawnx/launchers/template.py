@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 PERMANENT = {errno.ENOSYS, errno.EPERM, errno.ENOTSUP, errno.EINVAL}
 # Of socket.shutdown(): SHUT_RDWR.
 _BOTH_WAYS = 2
+# Seconds that ranks may take to leave a gate that was shut.
+_LEAVES_WITHIN = 1
 
 
 class PreloadGivenUp(Exception):  # noqa: N818 - no error, but a reason to clone without
@@ -282,6 +284,9 @@ class Template:
         if self._forbidden is not None:
             raise CantServe(f"orphans can't be adopted: {self._forbidden}", for_good=True)
         if shared.state != table.CLONED:
+            if code:  # it was killed, and has reaped none
+                self._gate.shut()
+                adoption.reap_orphans(pids, _LEAVES_WITHIN)
             if cancelled:
                 return  # the interrupt is about to be raised
             half_way = f"while it made rank {len(pids)} of {len(self._ranks)}"
@@ -321,6 +326,9 @@ class Template:
             self.backend.fan_out(pidfds, signal.SIGKILL)
         for pidfd in pidfds:
             wait_readable([pidfd], KILLED_WITHIN)
+        # A template that is killed while this process adopts leaves them to this process all the same.
+        self.backend.reap(pidfds)
+        for pidfd in pidfds:
             os.close(pidfd)
 
 
@@ -329,6 +337,7 @@ class _Gate:
 
     def __init__(self, guard: Guard) -> None:
         self.ends = guard.ends
+        self._guard = guard
         self._own = -1
         if self.ends.gate < 0:
             theirs, self._own = gate.make()
@@ -338,7 +347,13 @@ class _Gate:
         if self._own >= 0:
             gate.let(self._own, ranks, gate.HELD)
 
+    def shut(self) -> None:
+        """Let the ranks that wait at it leave: no other ones will come, and none is let on."""
+        self._guard.shut_gate()
+        self.close()
+
     def close(self) -> None:
         if self._own >= 0:
-            os.close(self._own)
+            own, self._own = self._own, -1
+            os.close(own)
             os.close(self.ends.gate)

@@ -14,6 +14,7 @@ Three facts ask for it:
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import threading
@@ -42,7 +43,11 @@ class Job:
         self._work = work
         self._error: BaseException | None = None
         self._interrupt: BaseException | None = None
-        self._done = threading.Event()
+        # No Event: an interrupt in the Python code of its wait leaves its lock as it should not be.
+        self._is_done = False
+        self._until_done = _thread.allocate_lock()
+        self._until_done.acquire()
+        self._is_to_cancel = False
         self._children: list[int] = []
         self._thread: threading.Thread | None = None
         self._started_by = 0
@@ -62,7 +67,7 @@ class Job:
         except BaseException as interrupt:
             if thread.ident is None:
                 raise
-            self._thread, self._interrupt, self.cancelled = thread, interrupt, True
+            self._thread, self._interrupt, self.cancelled, self._is_to_cancel = thread, interrupt, True, True
         else:
             self._thread = thread
 
@@ -78,15 +83,17 @@ class Job:
             BaseException: what the work raised, or what interrupted the wait.
         """
         interrupt, self._interrupt = self._interrupt, None
-        while not self._done.is_set():
+        while not self._is_done:
+            # A second interrupt may come at the end of the inner `except`, which has no call in which one could come.
             try:
-                self._done.wait()
-            except BaseException as raised:  # noqa: BLE001 - out of a signal handler
-                interrupt, self.cancelled = raised, True
-                on_cancel = self.on_cancel  # once: the launching thread may be done with it meanwhile
-                if on_cancel is not None:
-                    with contextlib.suppress(OSError):
-                        on_cancel()
+                try:
+                    while not self._is_done:
+                        self._cancel()
+                        self._until_done.acquire()
+                except BaseException as raised:  # noqa: BLE001 - out of a signal handler
+                    interrupt, self.cancelled, self._is_to_cancel = raised, True, True
+            except BaseException as raised:  # noqa: BLE001 - likewise
+                interrupt, self.cancelled, self._is_to_cancel = raised, True, True
         if self._thread is not None and not self._children:
             self._thread.join()
             uninterrupted.wait_until_gone(self._thread.native_id or 0)
@@ -96,6 +103,14 @@ class Job:
                 raise error
             finally:
                 del error, interrupt  # no circle through this frame
+
+    def _cancel(self) -> None:
+        if self._is_to_cancel:
+            self._is_to_cancel = False
+            on_cancel = self.on_cancel  # once: the launching thread may be done with it meanwhile
+            if on_cancel is not None:
+                with contextlib.suppress(OSError):
+                    on_cancel()
 
     def _live(self) -> None:
         self._do()
@@ -116,7 +131,8 @@ class Job:
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             self._error = error
         del self._work
-        self._done.set()
+        self._is_done = True
+        self._until_done.release()
 
 
 def launch_in_thread(work: Callable[[Job], None], guard: Guard | None = None) -> None:

@@ -62,6 +62,12 @@ def popen_of(process: multiprocessing.process.BaseProcess) -> Any:
     return process._popen  # type: ignore[attr-defined]
 
 
+def supervisors_ends(process: multiprocessing.process.BaseProcess) -> tuple[int, ...]:
+    """The fds by which this process holds one that multiprocessing has forked."""
+    fds: tuple[int, ...] = popen_of(process).finalizer._args
+    return fds
+
+
 def close_with(owner: object, *fds: int) -> Callable[[], None]:
     """Close `fds` when the returned function is called or `owner` is collected, whichever comes first.
 

@@ -64,7 +64,8 @@ class FastExit:
         if not self._is_known:
             return
         vetted.note_constructors()
-        self._survey = native.Survey(quiet.types_of_interpreter() - {_Witness}, quiet.EACH, _BUDGET)
+        kinds = [kind for kind in quiet.types_of_interpreter() if kind is not _Witness]
+        self._survey = native.Survey(kinds, quiet.EACH, _BUDGET)
         # Weak: a stream that is replaced may be flushed by being destroyed.
         streams = {id(stream): stream for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)}
         self._streams = [weakref.ref(stream) for stream in streams.values() if stream is not None]

@@ -35,7 +35,29 @@ class Opened:
         return [f"the import of {module} left {file} open" for module, file in new[:_MOST_NAMED]]
 
     def _new(self) -> list[tuple[str, str]]:
-        return [(fd, file) for fd, file in _files().items() if fd not in self._before]
+        new = [(fd, file) for fd, file in _files().items() if fd not in self._before]
+        return [(fd, file) for fd, file in new if not is_code_that_runs(int(fd))]
+
+
+def is_code_that_runs(fd: int) -> bool:
+    """Whether an fd can only read a library that runs here: libffi may keep its own, to map its code once more.
+
+    Where it was built with static trampolines, it does so when it is loaded: by ctypes, which numpy imports.
+    Clones have no state in common by it: it is mapped by offsets, and each maps for itself.
+    """
+    try:
+        if os.get_inheritable(fd) or _flags(fd) & os.O_ACCMODE != os.O_RDONLY:
+            return False
+        file = os.fsencode(os.readlink(f"/proc/self/fd/{fd}"))
+    except OSError:  # that by which the folder was listed
+        return False
+    with open("/proc/self/maps", "rb") as maps:
+        return any(line.rstrip(b"\n").endswith(b" " + file) and b" r-xp " in line for line in maps)
+
+
+def _flags(fd: int) -> int:
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as lines:
+        return int(next(line for line in lines if line.startswith(b"flags:")).split()[1], 8)
 
 
 def _files() -> dict[str, str]:

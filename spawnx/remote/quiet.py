@@ -56,15 +56,18 @@ class _OfPython:
 ((_, _DEALLOC_OF_PYTHON),) = native.slots([_OfPython])
 
 
-def types_of_interpreter() -> set[type]:
-    """The types whose objects are quiet; without those of vetted libraries, of which there are thousands."""
+def types_of_interpreter() -> list[type]:
+    """The types whose objects are quiet; without those of vetted libraries, of which there are thousands.
+
+    Not a set, for which classes would be compared: a metaclass may raise, or warn, as one of `typing` does (3.14).
+    """
     kinds = _all_types()
     slots = dict(zip(map(id, kinds), native.slots(kinds), strict=True))
-    return {
+    return [
         kind
         for kind in kinds
         if not vetted.is_vetted(_module_of(kind)) and _judge(kind, lambda kind: slots[id(kind)])
-    }
+    ]
 
 
 def _all_types() -> list[type]:

@@ -21,7 +21,7 @@ from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Any
 
@@ -299,6 +299,11 @@ class Rank(BaseProcess):
     orphan_policy: OrphanPolicy | None = None
     # Of a forked rank; the others have theirs before they have this.
     ends: Ends | None = None
+    # What a forked rank has of the pipes by which multiprocessing's supervisor holds the ranks before it. While one has
+    # it open, an earlier rank isn't told by its pipe that the supervisor has ended.
+    others: Sequence[int] = ()
+    # The signals that are blocked in the supervisor, but for its forking of ranks. None: the rank was not made so.
+    mask: set[int | signal.Signals] | None = None
 
     def set_place(self, rank: int, name: str, identity: tuple[int, ...], report_path: str) -> None:
         """Be this one of the ranks that unpickle the same message."""
@@ -337,6 +342,11 @@ class Rank(BaseProcess):
         """Run as multiprocessing has it; a rank that was interrupted then dies by SIGINT, so that the end is true."""
         self._pid = os.getpid()
         self._interrupted = False
+        for fd in self.others:
+            os.close(fd)
+        if self.mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+        self.others, self.mask = (), None
         if self.ends is not None:
             _receive_ends(self._report_path, self.ends)
         code: int = super()._bootstrap(parent_sentinel)  # type: ignore[misc]

@@ -14,6 +14,7 @@ from types import ModuleType
 
 from spawnx.mp import boot
 from spawnx.remote import preload
+from spawnx.remote.opened import is_code_that_runs
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 
 # Modules that lines of .pth files import: of setuptools, virtualenv, and of editable installs by setuptools, hatchling,
 # editables, meson-python and scikit-build-core. Then Ubuntu's, which reports crashes; coverage, which measures clones,
-# too; and a module of the standard library's that has a name of its own on each system.
+# too; and of the standard library's, one that has a name of its own on each system, and the texts of CPython 3.15's
+# traceback, neither of which is in `sys.stdlib_module_names`.
 _FINDERS = re.compile(
     r"_distutils_hack|_virtualenv|__editable___\w+|_editable_impl_\w+|editables(\.\w+)*|_\w+_editable(_loader)?"
     r"|apport_python_hook|coverage(\.\w+)*|_sysconfigdata_\w*(-[\w-]+)?"
+    r"|_missing_stdlib_info"
 )
 _OURS = {"__main__", "__mp_main__", "spawnx", "_cffi_backend"}
 # What Debian and Ubuntu have as sitecustomize, without its comments.
@@ -42,7 +45,7 @@ _UNLISTED = 3  # the standard streams; the rest is given to us
 def opened_beside(given: Iterable[int]) -> list[int]:
     """The fds that are open in this process besides the standard streams and those that it was started with."""
     found = {int(fd) for fd in os.listdir("/proc/self/fd")} - set(given)
-    return sorted(fd for fd in found if fd >= _UNLISTED and _is_open(fd))
+    return sorted(fd for fd in found if fd >= _UNLISTED and _is_open(fd) and not is_code_that_runs(fd))
 
 
 def find_unknown(opened: Sequence[int], names: Iterable[str]) -> str:

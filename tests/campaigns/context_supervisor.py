@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import gc
 import json
 import logging
 import multiprocessing
@@ -27,6 +26,7 @@ import psutil
 
 import spawnx
 from tests import ranks
+from tests.pypy import collect, open_pidfd
 
 RANKS = 2
 # How many contexts may have ranks that live, of those that were dropped.
@@ -91,7 +91,7 @@ class Supervisor:
         pidfds = []
         for pid in context.pids():
             with contextlib.suppress(ProcessLookupError):  # it has ended, and the forkserver has reaped it
-                pidfds.append(os.pidfd_open(pid))
+                pidfds.append(open_pidfd(pid))
         self._dropped.append(pidfds)
         del context
         if len(self._dropped) > self._rng.randrange(MOST_DROPPED):
@@ -118,12 +118,12 @@ class Supervisor:
             for one in _processes():
                 if not _is_one_of(one, (*_KEPT, *_GUARDIANS)):
                     with contextlib.suppress(ProcessLookupError):
-                        pidfds.append(os.pidfd_open(one.pid))
+                        pidfds.append(open_pidfd(one.pid))
                         opened.callback(os.close, pidfds[-1])
             for pidfd in pidfds:
                 wait([pidfd], PATIENCE_S)
         self.joined()
-        gc.collect()
+        collect()
 
 
 def _wait_for(pidfds: list[int]) -> None:
@@ -181,7 +181,8 @@ def main() -> None:
     row: dict[str, Any] = json.loads(sys.argv[1])
     supervisor = Supervisor(row["method"], row["seed"])
     end_one = getattr(supervisor, row["ending"])
-    # What is kept is there after a first call.
+    # What is kept is there after a first call. So is the file that libffi has open from the first call by ctypes on.
+    os.close(open_pidfd(os.getpid()))
     for _ in range(2):
         supervisor.settle()
     before = count()

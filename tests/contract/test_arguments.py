@@ -312,7 +312,7 @@ def test_shared_array_can_be_given(impl: Impl, start_method: str, context: Any) 
     assert [1, 2, 3] == list(array)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="multiprocessing sees to it from CPython 3.11 on")
+@pytest.mark.skipif(sys.version_info < (3, 11, 5), reason="multiprocessing sees to it from CPython 3.11.5 on")
 @pytest.mark.parametrize("other", PICKLING)
 @needs_fork
 def test_lock_of_start_method_fork_is_refused_elsewhere(impl: Impl, other: str) -> None:
@@ -343,6 +343,42 @@ def test_lock_dropped_by_the_caller_at_once(impl: Impl, start_method: str, tmp_p
         type(failure).__name__ for failure in failures[:1]
     ]
     assert impl.differs(torch=[1], spawnx=[]) == [failure.exit_code for failure in failures[:1]]
+
+
+# Start methods
+
+
+@pytest.mark.parametrize(
+    "told", [None, multiprocessing.get_all_start_methods()[-1]], ids=["platform", "told"]
+)
+def test_start_method_none_is_multiprocessing_s_default(program: Program, told: str | None) -> None:
+    """What the program has set, or else the platform's: on Linux fork, since CPython 3.14 forkserver. It stays that."""
+    default = told or multiprocessing.get_all_start_methods()[0]
+    seen = "set" if default == "fork" else "imported"
+
+    assert [seen, seen, f"{default} True"] == program.output(
+        f"""
+        import multiprocessing
+
+        main_part = "imported"
+
+        def tell(rank):
+            print(main_part, flush=True)
+
+        def way(method):
+            context = mp.start_processes(tell, (), 1, join=False, start_method=method)
+            while not context.join():
+                pass
+            return getattr(context, "launcher", type(context.processes[0]).__name__)
+
+        if __name__ == "__main__":
+            main_part = "set"
+            if {told!r}:
+                multiprocessing.set_start_method({told!r})
+            taken = way(None)
+            print(multiprocessing.get_start_method(allow_none=True), taken == way({default!r}))
+        """
+    )
 
 
 # What torch shares

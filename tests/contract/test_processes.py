@@ -6,23 +6,26 @@ import gc
 import multiprocessing
 import multiprocessing.process
 import os
+import shutil
 import signal
 import time
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import ranks
+from tests import pypy, ranks
+from tests.pypy import open_pidfd
 from tests.ranks import Gate
 from tests.support import (
+    HAS_PIDFD,
     LONG_S,
     QUICK,
     Impl,
     Program,
     finish,
     linux_only,
-    needs_pidfds,
     posix_only,
     take,
     wait_ended,
@@ -267,7 +270,10 @@ def test_process_may_outlive_its_context(impl: Impl, gate: Gate) -> None:
 @linux_only
 @pytest.mark.parametrize("how", [(ranks.pass_by,), (ranks.exit_with, 3)], ids=["ended well", "failed"])
 def test_dropped_context_gives_its_fds_back_at_once(impl: Impl, how: tuple[Any, ...]) -> None:
-    """The last reference is enough: no fd waits for the cycle collector, which may come late or be off."""
+    """The last reference is enough: no fd waits for the cycle collector, which may come late or be off.
+
+    Not on PyPy, which has no other way to destroy an object.
+    """
     gc.collect()
     gc.disable()
     try:
@@ -275,6 +281,7 @@ def test_dropped_context_gives_its_fds_back_at_once(impl: Impl, how: tuple[Any, 
         context = impl.start(ranks.do, how, 3)
         impl.every_failure(context)
         del context
+        pypy.drop()
         after = set(os.listdir("/proc/self/fd"))
     finally:
         gc.enable()
@@ -403,7 +410,8 @@ def test_rank_can_have_ranks(impl: Impl) -> None:
     context = impl.start(ranks.be_supervisor, (impl.package, QUICK, ranks.exit_with, 3))
     (failure,) = impl.every_failure(context)
 
-    assert str(failure).endswith("ProcessExitedException: process 1 terminated with exit code 3\n")
+    # Rank 0 of the rank may still have been there: then a note says that it was ended.
+    assert "ProcessExitedException: process 1 terminated with exit code 3\n" in str(failure)
 
 
 def test_rank_is_in_what_a_plain_process_is_in(impl: Impl, start_method: str) -> None:
@@ -433,17 +441,17 @@ def test_rank_gets_sigint_when_its_parent_ends(impl: Impl, start_method: str) ->
 
 
 @linux_only
-@needs_pidfds
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_ranks_end_when_their_supervisor_is_killed(program: Program, start_method: str) -> None:
     """After SIGKILL to the supervisor no rank is left, as long as SIGINT ends it: the check after each test sees that.
 
-    Not by "forkserver": it lives as long as its ranks, and they as long as it does.
+    Not by "forkserver": it lives as long as its ranks, and they as long as it does. Without pidfds nobody removes the
+    folder.
     """
     with program.popen(
         f"""
         import multiprocessing
-        from tests import ranks
+        from tests import pypy, ranks
 
         if __name__ == "__main__":
             gate = ranks.Gate(multiprocessing.get_context({start_method!r}))
@@ -454,11 +462,15 @@ def test_ranks_end_when_their_supervisor_is_killed(program: Program, start_metho
         """
     ) as supervisor:
         assert supervisor.stdout is not None
-        pidfds = [os.pidfd_open(int(pid)) for pid in supervisor.stdout.readline().split()]
+        pidfds = [open_pidfd(int(pid)) for pid in supervisor.stdout.readline().split()]
         supervisor.kill()
         ended = [wait([pidfd], LONG_S) for pidfd in pidfds]
         for pidfd in pidfds:
             os.close(pidfd)
+
+    if not HAS_PIDFD:
+        for folder in Path(os.environ["TMPDIR"]).glob("spawnx-*"):
+            shutil.rmtree(folder)
 
     assert [[pidfds[0]], [pidfds[1]]] == ended
 
@@ -512,7 +524,7 @@ def test_rank_flushes_what_it_printed(program: Program, start_method: str) -> No
     """Text that a rank printed without a newline is there when `join` returns."""
     assert ["printed, warned, joined"] == program.output(
         f"""
-        from tests import ranks
+        from tests import pypy, ranks
 
         if __name__ == "__main__":
             mp.start_processes(ranks.print_unfinished, start_method={start_method!r})
@@ -527,7 +539,7 @@ def test_rank_does_not_print_what_the_supervisor_had_buffered(program: Program) 
     assert ["buffered", "from rank 0", "joined"] == program.output(
         f"""
         import sys
-        from tests import ranks
+        from tests import pypy, ranks
 
         if __name__ == "__main__":
             sys.stdout.reconfigure(line_buffering=False)
@@ -548,7 +560,7 @@ def test_ranks_are_joined_at_exit(program: Program) -> None:
         f"""
         import atexit, multiprocessing, os
         from multiprocessing import util
-        from tests import ranks
+        from tests import pypy, ranks
 
         if __name__ == "__main__":
             gate = ranks.Gate(multiprocessing.get_context({QUICK!r}))
@@ -568,7 +580,7 @@ def test_daemons_are_terminated_at_exit(program: Program) -> None:
     assert ["main ends", "SIGTERM"] == program.output(
         f"""
         import multiprocessing, os
-        from tests import ranks
+        from tests import pypy, ranks
 
         if __name__ == "__main__":
             gate = ranks.Gate(multiprocessing.get_context({QUICK!r}))

@@ -44,6 +44,7 @@ _CHANGING = (
     (re.compile(r"\btmp[a-z0-9_]{8}"), "tmp…"),
     (re.compile(r"\b(pymp|listener)-[a-z0-9_]{8}"), r"\1-…"),
     (re.compile(r"\bfd=\d+"), "fd=…"),
+    (re.compile(r"\bname=\d+"), "name=…"),  # of a file that was opened by its fd
     (re.compile(r"subprocess \d+ is"), "subprocess … is"),
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 # Name of a program -> why a rank of spawnx leaves something else, by whatever launcher.
 DECLARED = {
     "exits/KeyboardInterrupt": "an interrupted rank dies by SIGINT, so that its end is true (docs/differences.md)",
@@ -25,3 +27,36 @@ DECLARED = {
     ),
     "files/zip member": "an archive with a member that was left open, which can't be read either way",
 }
+if sys.version_info >= (3, 14):
+    DECLARED |= {
+        **dict.fromkeys(
+            ("scripts/__del__ at import", "scripts/generator at import"),
+            "by the original, nothing of the main module is destroyed any more; by older ones it is, and by ours",
+        ),
+        "scripts/generator of a module": "it is closed while its module is whole: by the original, too late to print",
+        **dict.fromkeys(
+            ("cbuffers/exit function", "cbuffers/on_exit"),
+            "what libc calls at the exit reads a text of Python's, which is given back by then: the original crashes",
+        ),
+    }
+if sys.version_info >= (3, 15):
+    # As above.
+    DECLARED |= dict.fromkeys(
+        ("places/function of the library", "places/default of a function"),
+        "`__del__` is called while `print` is still there: by the original afterwards, when nobody hears it",
+    )
+
+# Programs that hang by the original on some systems, and so do ours there: they are compared all the same.
+HANGS = dict.fromkeys(
+    ("threads/daemon in input", "threads/daemon in getc"),
+    "exit(3) waits for the lock of a FILE that a thread holds: glibc 2.43",
+)
+
+
+def is_of_server(name: str) -> bool:
+    """Whether it is a program whose main module does something when it is imported.
+
+    By the start method forkserver, newer patch releases import that in the server: what it prints, opens and registers
+    is the server's, which ends when it likes.
+    """
+    return name.startswith("scripts/") and name.endswith(" at import")

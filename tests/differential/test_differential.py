@@ -11,12 +11,19 @@ import pytest
 from spawnx import backends
 from tests.differential.catalogue import Program, programs
 from tests.differential.comparison import ORACLES, WAYS, Outcome, Way, difference, run
-from tests.differential.declared import DECLARED
+from tests.differential.declared import DECLARED, HANGS, is_of_server
 from tests.differential.driver import HUNG
+from tests.support import forkserver_imports_main
 
 if sys.platform != "linux" or "native" not in backends.available():
     pytest.skip("needs Linux, and the C core, which clones", allow_module_level=True)
 
+try:
+    import pty  # noqa: F401
+except ImportError:  # as for sid's Pythons in trixie, whose libc is too old for their termios
+    HAS_TERMINALS = False
+else:
+    HAS_TERMINALS = True
 HEAVY_WAYS = ("clone", "clone, laden", "exec")
 Oracle = Callable[[Way, bool], dict[str, Outcome]]
 
@@ -24,6 +31,8 @@ Oracle = Callable[[Way, bool], dict[str, Outcome]]
 def tried(way: Way, *, heavy: bool) -> list[Program]:
     """The programs that are run by one way: all, or every second, fourth, … of them."""
     some = [program for program in programs().values() if ("torch" in program.flags) == heavy]
+    if not HAS_TERMINALS:
+        some = [program for program in some if "pty" not in program.text]
     return some[:: way.share]
 
 
@@ -60,17 +69,18 @@ def differences(way: Way, oracle: Oracle, folder: Path, *, heavy: bool) -> dict[
     found = {}
     for name, actual in run(way, tried(way, heavy=heavy), folder).items():
         lines = difference(programs()[name], expected[name], actual)
-        if lines and name not in DECLARED:
+        of_server = way.method == "forkserver" and is_of_server(name) and forkserver_imports_main()
+        if lines and name not in DECLARED and not of_server:
             found[name] = lines
     return found
 
 
 @pytest.mark.parametrize("name", ORACLES)
 def test_program_by_the_original_ends(name: str, oracle: Oracle) -> None:
-    """No program hangs by multiprocessing itself: what is compared with it is known. First: all others wait for it."""
-    hung = [one for one, outcome in oracle(ORACLES[name], False).items() if outcome.code == HUNG]
+    """Hardly a program hangs by multiprocessing itself: what is compared with it is known. First: all wait for it."""
+    hung = {one for one, outcome in oracle(ORACLES[name], False).items() if outcome.code == HUNG}
 
-    assert [] == hung
+    assert set() == hung - HANGS.keys()
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
@@ -98,4 +108,4 @@ def test_catalogue_has_programs_of_each_kind() -> None:
 
     assert len(kinds) >= 16
     assert len(programs()) >= 200
-    assert set() == DECLARED.keys() - programs().keys()
+    assert set() == (DECLARED | HANGS).keys() - programs().keys()

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from tests.systems import table
 from tests.systems.catalogue import SYSTEMS, Python
-from tests.systems.roots import FailedError, Network, Root, environment, run, what_is_missing
+from tests.systems.roots import INSIDE, FailedError, Network, Root, environment, run, what_is_missing
 
 HERE = Path(__file__).resolve().parents[2]
 DOCUMENT = HERE / "docs" / "platforms.md"
@@ -157,7 +157,7 @@ def try_out(root: Root, python: Python, wheel: Path, asked: argparse.Namespace) 
     with open(f"{work}.log", "w", encoding="utf-8") as log:
         row = table.Row(name, {}, when=f"{table.when()}, {commit()}")
         try:
-            row = row._replace(facts=install(root, python, f"/work/{wheel.name}", work, log))
+            row = row._replace(facts=install(root, python, f"{INSIDE}/{wheel.name}", work, log))
             say(f"{name}: the suite: {log.name}")
             row = suite(root, row, work, log, asked)
         except FailedError as failure:
@@ -175,11 +175,11 @@ def install(root: Root, python: Python, wheel: str, work: Path, log: IO[str]) ->
     """Install the wheel in an environment of its own; return what `tests.systems.probe` says there."""
     say(f"{root.system.suite}/{python.name}: pip")
     for command in (
-        [python.path, "-m", "venv", "/work/venv"],
-        ["/work/venv/bin/python", "-m", "pip", "install", "--quiet", f"{wheel}[test]"],
+        [python.path, "-m", "venv", f"{INSIDE}/venv"],
+        [f"{INSIDE}/venv/bin/python", "-m", "pip", "install", "--quiet", f"{wheel}[test]"],
     ):
         run(root.command(command, work), log, environment())
-    probe = root.command(["/work/venv/bin/python", "-m", "tests.systems.probe"], work)
+    probe = root.command([f"{INSIDE}/venv/bin/python", "-m", "tests.systems.probe"], work)
     done = subprocess.run(probe, capture_output=True, text=True, check=False, env=environment(), timeout=120)
     log.write(done.stdout + done.stderr)
     if done.returncode:
@@ -191,13 +191,13 @@ def install(root: Root, python: Python, wheel: str, work: Path, log: IO[str]) ->
 def suite(root: Root, row: table.Row, work: Path, log: IO[str], asked: argparse.Namespace) -> table.Row:
     """Run pytest, and read what it has counted."""
     command = [
-        "/work/venv/bin/python",
+        f"{INSIDE}/venv/bin/python",
         "-m",
         "pytest",
-        "-q",
+        "-v",  # which test is running, or hangs, is in the log
         "-p",
         "no:cacheprovider",
-        "--junitxml=/work/junit.xml",
+        f"--junitxml={INSIDE}/junit.xml",
     ]
     try:
         run(root.command([*command, *asked.pytest], work), log, environment(), asked.limit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import sys
 
 import spawnx
@@ -41,10 +42,14 @@ def _version() -> str:
 
 
 def _libc() -> str:
+    """Musl has no function that returns its version: its loader writes it to stderr."""
     try:
         return str(os.confstr("CS_GNU_LIBC_VERSION"))
-    except ValueError:
-        return "musl"
+    except (ValueError, OSError):  # a name that Python, or that libc, does not know
+        loader = f"/lib/ld-musl-{platform.machine()}.so.1"
+    done = subprocess.run([loader], stderr=subprocess.PIPE, text=True, check=False)
+    versions = [line.split()[1] for line in done.stderr.splitlines() if line.startswith("Version ")]
+    return f"musl {versions[0]}"
 
 
 if __name__ == "__main__":

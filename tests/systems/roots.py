@@ -30,6 +30,8 @@ HANDED_OVER = (
 )
 BOUND = ("/etc/resolv.conf", "/etc/hosts")
 CERTIFICATES = "/etc/ssl/certs"
+# Where a system has the folder that is worked in; `ENTER` has it, too.
+INSIDE = "/srv/spawnx"
 
 
 class FailedError(Exception):
@@ -85,7 +87,7 @@ class Root(NamedTuple):
         return self.place.is_dir()
 
     def command(self, command: Sequence[str], work: Path, certificates: str = CERTIFICATES) -> list[str]:
-        """What runs a command in it, with the folder `work` as /work."""
+        """What runs a command in it, with the folder `work` as `INSIDE`."""
         bound = [path for path in (*BOUND, certificates, *self.network.bound) if path and Path(path).exists()]
         return [*NAMESPACES, "sh", str(ENTER), str(self.place), str(work), *bound, "--", *command]
 

@@ -32,6 +32,10 @@ def decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Decide:
     monkeypatch.syspath_prepend(str(tmp_path))
     if not HAS_TORCH:
         (tmp_path / "torch.py").touch()
+    if importlib.util.find_spec("numpy") is None:  # as on PyPy
+        (tmp_path / "numpy").mkdir()
+        for name in ("__init__", "random"):
+            (tmp_path / "numpy" / f"{name}.py").touch()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "SEED", "DEBUG"):
         monkeypatch.delenv(name, raising=False)
 

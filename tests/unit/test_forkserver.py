@@ -128,7 +128,7 @@ CHANGES_OF_THE_TEMPLATE = {
     "session": "os.setsid()",
     "hard limit": "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 3000))",
     "nice": "os.nice(3)",
-    "scheduling": "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))",
+    "scheduling": "interpreter.schedule_as_batch()",
     "rights": "ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS",
     "warnings": 'sys.warnoptions.append("ignore::UserWarning")',
     "Python's own variable": 'os.environ["PYTHONUTF8"] = "1"',
@@ -488,6 +488,45 @@ def test_template_that_has_died_is_replaced() -> None:
     told(ranks.put_pid)
 
     assert pid not in kept_templates()
+
+
+def test_interrupt_ends_a_call_whose_template_is_stopped(program: Program) -> None:
+    """As a debugger or a batch system stops it: the next call has another one."""
+    source = """
+        import os, signal
+        from spawnx.launchers import forkserver
+        from tests import ranks
+
+        def send(*arguments):
+            real(*arguments)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        if __name__ == "__main__":
+            mp.start_processes(ranks.nothing, (), 2, start_method="forkserver")
+            pid = forkserver._zygote._child._pid
+            os.kill(pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+            real, forkserver._send = forkserver._send, send
+            try:
+                mp.start_processes(ranks.nothing, (), 2, start_method="forkserver")
+            except KeyboardInterrupt:
+                print("interrupted")
+            forkserver._send = real
+            context = mp.start_processes(ranks.nothing, (), 2, start_method="forkserver", join=False)
+            while not context.join():
+                pass
+            print(context.launcher, pid == forkserver._zygote._child._pid)
+    """
+    done = subprocess.run(
+        program.command(source),
+        capture_output=True,
+        text=True,
+        timeout=LONG_S,
+        check=False,
+        env=program.environment,
+    )
+
+    assert ("interrupted\nforkserver False\n", "") == (done.stdout, done.stderr)
 
 
 DIES = """

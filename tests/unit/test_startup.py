@@ -87,6 +87,7 @@ def test_start_up_code_runs_once_by_forkserver(tmp_path: Path) -> None:
     [
         pytest.param("import sys; sys.log = open(sys.executable)", "", True, id="file left open"),
         pytest.param("import of_a_vendor", "of_a_vendor", True, id="module"),
+        pytest.param("import sysconfig, traceback; sysconfig.get_config_vars()", "", False, id="library"),
         pytest.param("import _distutils_hack", "_distutils_hack", False, id="setuptools"),
         pytest.param(
             "import __editable___of_mine_finder", "__editable___of_mine_finder", False, id="editable"

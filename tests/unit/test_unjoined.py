@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import secrets
@@ -20,9 +19,10 @@ import pytest
 import spawnx
 from spawnx import backends, uninterrupted
 from spawnx import guard as guards
-from tests import ranks
+from tests import pypy, ranks
 from tests.campaigns import contexts
-from tests.support import HAS_PIDFD, finish, linux_only, needs_pidfds
+from tests.pypy import collect, open_pidfd
+from tests.support import HAS_PIDFD, finish, linux_only
 
 pytestmark = linux_only
 
@@ -42,7 +42,10 @@ def drop(start_method: str, count: int = 2) -> list[int]:
     """Start ranks, and drop the context at once; returns pidfds of the ranks, which the caller closes."""
     context = spawnx.start_processes(ranks.nothing, (), count, join=False, start_method=start_method)
     assert context is not None
-    return [os.pidfd_open(pid) for pid in context.pids()]
+    pidfds = [open_pidfd(pid) for pid in context.pids()]
+    del context
+    pypy.drop()
+    return pidfds
 
 
 def wait_for_ends(pidfds: list[int]) -> None:
@@ -57,16 +60,16 @@ def settled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """What there is after a first call, which opens what is kept; on each backend."""
     monkeypatch.setenv("SPAWNX_BACKEND", request.param)
     spawnx.start_processes(ranks.nothing, (), 1, start_method="fork")
-    gc.collect()
+    collect()
     return belongings()
 
 
-@needs_pidfds
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_dropped_contexts_are_given_back_at_the_next_start(settled: Any, start_method: str) -> None:
     """Their ranks have ended meanwhile, and nobody has asked for them."""
     wait_for_ends([pidfd for _ in range(5) for pidfd in drop(start_method)])
     spawnx.start_processes(ranks.nothing, (), 1, start_method="fork")
+    pypy.drop()
     fds, threads, children, folders = belongings()
 
     assert settled[0] >= fds
@@ -74,14 +77,13 @@ def test_dropped_contexts_are_given_back_at_the_next_start(settled: Any, start_m
     assert settled[2] | {"python", "python3"} >= children
 
 
-@needs_pidfds
 def test_context_is_given_back_when_it_is_collected(settled: Any) -> None:
     """Its ranks have ended before."""
     context = spawnx.start_processes(ranks.nothing, (), 2, join=False, start_method="fork")
     assert context is not None
-    wait_for_ends([os.pidfd_open(pid) for pid in context.pids()])
+    wait_for_ends([open_pidfd(pid) for pid in context.pids()])
     del context
-    gc.collect()
+    collect()
     fds, _, children, folders = belongings()
 
     assert settled[0] >= fds
@@ -100,14 +102,13 @@ def test_dropped_context_is_given_back_when_its_last_process_is_joined(
     for process in processes:
         process.join()
     del process, processes
-    gc.collect()
+    collect()
     fds, _, children, folders = belongings()
 
     assert settled[0] >= fds
     assert (settled[2], []) == (children, folders)
 
 
-@needs_pidfds
 def test_context_that_is_kept_can_be_joined_after_its_ranks_were_reaped(settled: Any) -> None:
     """Failures are known to it, and its reports are there."""
     del settled
@@ -115,7 +116,7 @@ def test_context_that_is_kept_can_be_joined_after_its_ranks_were_reaped(settled:
         ranks.do, (ranks.raise_value_error, "told"), 1, join=False, start_method="fork"
     )
     assert context is not None
-    wait_for_ends([os.pidfd_open(pid) for pid in context.pids()])
+    wait_for_ends([open_pidfd(pid) for pid in context.pids()])
     spawnx.start_processes(ranks.nothing, (), 1, start_method="fork")
 
     assert 1 == context.processes[0].exitcode
@@ -123,12 +124,20 @@ def test_context_that_is_kept_can_be_joined_after_its_ranks_were_reaped(settled:
         finish(context)
 
 
-@needs_pidfds
 def test_interrupted_calls_leave_nothing(settled: Any) -> None:
     """A timeout by a signal, as a notebook's Ctrl-C: ranks live on until they have ended, and are given back then."""
+    calling: list[bool] = []
 
     def interrupt(_signum: int, _frame: FrameType | None) -> None:
-        raise Interrupt
+        if calling:
+            raise Interrupt
+
+    def call(reader: int) -> None:
+        calling.append(True)
+        try:
+            spawnx.start_processes(ranks.interrupt_parent_and_read, (reader,), 2, start_method="fork")
+        finally:
+            calling.clear()
 
     before = signal.signal(signal.SIGUSR1, interrupt)
     pidfds: list[int] = []
@@ -136,9 +145,9 @@ def test_interrupted_calls_leave_nothing(settled: Any) -> None:
         for _ in range(5):
             reader, writer = os.pipe()
             with pytest.raises(Interrupt):
-                spawnx.start_processes(ranks.interrupt_parent_and_read, (reader,), 2, start_method="fork")
+                call(reader)
             left = [child for child in multiprocessing.active_children() if child.name.startswith("Fork")]
-            pidfds += [os.pidfd_open(child.pid or 0) for child in left]
+            pidfds += [open_pidfd(child.pid or 0) for child in left]
             del left
             os.write(writer, b"..")
             os.close(writer)
@@ -148,7 +157,7 @@ def test_interrupted_calls_leave_nothing(settled: Any) -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
     spawnx.start_processes(ranks.nothing, (), 1, start_method="fork")
-    gc.collect()
+    collect()
     fds, threads, children, folders = belongings()
 
     assert settled[0] >= fds
@@ -178,7 +187,7 @@ def test_interrupt_while_a_context_is_closed_leaves_nothing(
         finish(context)
     finish(context)
     del context
-    gc.collect()
+    collect()
 
     assert [] == belongings()[3]
     assert "spawnx-guardian" not in belongings()[2]
