@@ -233,7 +233,9 @@ def test_what_a_named_module_has_made_is_told(program: Program, monkeypatch: pyt
     [
         pytest.param("import _cffi_backend\n" + NOTHING, "clone ss", id="ours"),
         pytest.param("import psutil\n" + NOTHING, "clone ", id="unknown extension"),
-        pytest.param("import ctypes\nctypes.CDLL('FOLDER/libunknown.so')\n" + NOTHING, "clone ", id="library"),
+        pytest.param(
+            "import ctypes\nctypes.CDLL('FOLDER/libunknown.so')\n" + NOTHING, "clone ", id="library"
+        ),
         pytest.param("import _sqlite3\n" + NOTHING, "clone ss", id="of the standard library"),
     ],
 )
