@@ -29,7 +29,7 @@ from tests import ranks
 from tests.support import LONG_S, ROOT, finish, linux_only, needs_pidfds
 from tests.unit.test_fork import failing_after
 
-pytestmark = [linux_only, needs_pidfds]
+pytestmark = linux_only
 
 
 @pytest.fixture(params=backends.available())
@@ -40,6 +40,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return backends.named(request.param)
 
 
+@needs_pidfds
 @pytest.mark.parametrize(
     ("method", "expected"), [("spawn", "exec"), ("fork", "fork"), ("forkserver", "stdlib")]
 )
@@ -69,6 +70,7 @@ def test_spawn_is_left_to_multiprocessing_where_it_must_be(
     assert launchers.choose("spawn", backend).name == "stdlib"
 
 
+@needs_pidfds
 def test_launch_that_fails_leaves_no_rank_and_names_the_limit(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +84,7 @@ def test_launch_that_fails_leaves_no_rank_and_names_the_limit(
     assert errno.EAGAIN == raised.value.errno
 
 
+@needs_pidfds
 def test_interpreter_that_cannot_be_executed_is_named(backend: Backend) -> None:
     """Instead of a bare "No such file or directory"."""
     before = multiprocessing.spawn.get_executable()
@@ -93,6 +96,7 @@ def test_interpreter_that_cannot_be_executed_is_named(backend: Backend) -> None:
         multiprocessing.set_executable(before)
 
 
+@needs_pidfds
 def test_interrupt_while_ranks_are_launched_leaves_none(backend: Backend) -> None:
     """The launching thread finishes what it does; then the interrupt is raised, and what was launched is ended."""
     source = """
@@ -131,6 +135,7 @@ def launching_threads() -> list[threading.Thread]:
     return [one for one in threading.enumerate() if one.name == "spawnx-launch"]
 
 
+@needs_pidfds
 def test_launching_thread_lives_as_long_as_its_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel ties their death signals to it. It ends with the last of them, though nobody joins."""
     monkeypatch.setenv("SPAWNX_LAUNCHER", "exec")
@@ -164,6 +169,7 @@ def wait_no_launching_threads() -> None:
         one.join(LONG_S)
 
 
+@needs_pidfds
 def test_callers_at_once_do_not_wait_for_each_other() -> None:
     """Each has a thread of its own; a forked child, too."""
     all_there = threading.Barrier(3)
@@ -185,6 +191,7 @@ def test_callers_at_once_do_not_wait_for_each_other() -> None:
     assert 1 == os.waitstatus_to_exitcode(status)
 
 
+@needs_pidfds
 def test_call_that_gets_no_thread_works_in_the_calling_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Too many threads, or the interpreter ends."""
     real = threading.Thread.start
@@ -263,6 +270,7 @@ def test_second_interrupt_while_ranks_are_ended_leaves_none(
     assert [True] * 2 == [one._closed for one in left]
 
 
+@needs_pidfds
 def test_error_in_the_launching_thread_is_raised_in_the_callers() -> None:
     """And the thread goes on."""
 
@@ -333,6 +341,7 @@ def test_launched_rank_has_its_death_signal(backend: Backend) -> None:
     assert signal.SIGINT == signum
 
 
+@needs_pidfds
 def test_rank_of_a_privileged_interpreter_arms_itself(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -350,6 +359,7 @@ def test_rank_of_a_privileged_interpreter_arms_itself(
     assert [backend.arms_at_launch and hasattr(os, "getxattr"), False] == found
 
 
+@needs_pidfds
 def test_rank_of_a_system_that_tells_no_capabilities_arms_itself(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from spawnx.backends.python import PythonBackend
 from tests import ranks
 from tests.support import ROOT, linux_only, needs_pidfds
 
-pytestmark = [linux_only, needs_pidfds]
+pytestmark = linux_only
 
 
 def failing_after(count: int, call: Callable[..., Any], error: BaseException) -> Callable[..., Any]:
@@ -44,6 +44,7 @@ def start(nprocs: int, fn: Callable[..., None] = ranks.nothing) -> spawnx.Proces
     return context
 
 
+@needs_pidfds
 @pytest.mark.parametrize(
     ("number", "hint"),
     [(errno.EAGAIN, "RLIMIT_NPROC"), (errno.ENOMEM, "too little memory")],
@@ -60,6 +61,7 @@ def test_fork_that_fails_names_rank_errno_and_limit(
     assert hint in str(raised.value)
 
 
+@needs_pidfds
 def test_interrupt_in_the_middle_of_a_fork_loses_no_rank() -> None:
     """The signal is blocked in this thread, but another one may take it: then Python runs the handler here.
 
@@ -123,6 +125,7 @@ def test_mask_of_signals_is_the_callers_in_supervisor_and_rank() -> None:
     queue.close()
 
 
+@needs_pidfds
 def test_only_one_fd_is_held_per_rank() -> None:
     """No pipe pairs: one pidfd each."""
     before = len(os.listdir("/proc/self/fd"))
@@ -151,6 +154,7 @@ def test_backend_that_has_no_pidfds_leaves_fork_to_the_standard_library(
     assert context.launcher == "stdlib"
 
 
+@needs_pidfds
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
 def test_kernel_that_refuses_pidfds_is_believed_for_good(
     number: int, monkeypatch: pytest.MonkeyPatch
@@ -168,6 +172,7 @@ def test_kernel_that_refuses_pidfds_is_believed_for_good(
     assert (False, False, [1]) == (backends.named("python").has_pidfd(), PythonBackend().has_pidfd(), calls)
 
 
+@needs_pidfds
 def test_forked_child_never_returns_whatever_its_exit_code() -> None:
     """`sys.exit(2**40)` is no int for os._exit: the child must not run on as a second supervisor."""
     with pytest.raises(spawnx.ProcessExitedException, match="exit code 255"):

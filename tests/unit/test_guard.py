@@ -31,7 +31,7 @@ from tests import ranks
 from tests.campaigns import orphans
 from tests.support import LONG_S, finish, linux_only, needs_pidfds
 
-pytestmark = [linux_only, needs_pidfds]
+pytestmark = linux_only
 
 # Not an interpreter: by SIGINT it ends late, and a fifth of the grace after that, which may be 40 ms, comes SIGTERM.
 SLEEP = ["sleep", "600"]
@@ -143,6 +143,7 @@ def alone(backend: Backend, tmp_path: Path) -> Iterator[Alone]:
 # The guardian by itself
 
 
+@needs_pidfds
 def test_orphans_are_ended_by_the_ladder_and_the_folder_is_removed(
     alone: Alone, child: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
@@ -162,6 +163,7 @@ def test_orphans_are_ended_by_the_ladder_and_the_folder_is_removed(
     assert [] == list(tmp_path.iterdir())
 
 
+@needs_pidfds
 def test_folder_of_orphans_is_emptied_of_what_is_ours(alone: Alone, tmp_path: Path) -> None:
     """What somebody else has put there stays, and the folder with it."""
     for name in THEIRS:
@@ -172,6 +174,7 @@ def test_folder_of_orphans_is_emptied_of_what_is_ours(alone: Alone, tmp_path: Pa
     assert sorted(THEIRS) == sorted(path.name for path in (tmp_path / "folder").iterdir())
 
 
+@needs_pidfds
 @pytest.mark.parametrize("by", ["link", "folder"])
 def test_folder_that_has_got_the_name_of_the_orphans_is_left_alone(
     alone: Alone, tmp_path: Path, by: str
@@ -197,6 +200,7 @@ def put_in_the_place_of(folder: Path, place: Path, by: str) -> Path:
     return others
 
 
+@needs_pidfds
 def test_armed_orphan_is_not_interrupted_twice(alone: Alone, child: subprocess.Popen[bytes]) -> None:
     """The kernel sends SIGINT; the guardian begins with SIGTERM."""
     alone.hold(protocol.HOLD_ARMED, child.pid)
@@ -205,6 +209,7 @@ def test_armed_orphan_is_not_interrupted_twice(alone: Alone, child: subprocess.P
     assert -signal.SIGTERM == child.wait(LONG_S)
 
 
+@needs_pidfds
 def test_program_that_the_supervisor_has_become_is_told_by_the_closed_channel(
     alone: Alone, child: subprocess.Popen[bytes]
 ) -> None:
@@ -216,6 +221,7 @@ def test_program_that_the_supervisor_has_become_is_told_by_the_closed_channel(
     assert alone.parent.poll() is None
 
 
+@needs_pidfds
 def test_dismissed_guardian_leaves_all_alone(
     alone: Alone, child: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
@@ -230,6 +236,7 @@ def test_dismissed_guardian_leaves_all_alone(
     assert [tmp_path / "folder"] == list(tmp_path.iterdir())
 
 
+@needs_pidfds
 def test_ranks_announced_right_before_the_end_are_held(alone: Alone, child: subprocess.Popen[bytes]) -> None:
     """What the supervisor sent is read, also after it has died, and although it has not read an answer."""
     alone.channel.send(protocol.HOLD_ARMED)
@@ -246,6 +253,7 @@ def test_ranks_announced_right_before_the_end_are_held(alone: Alone, child: subp
     assert -signal.SIGINT == child.wait(LONG_S)
 
 
+@needs_pidfds
 def test_guardian_whose_supervisor_is_gone_before_it_starts_ends(backend: Backend, tmp_path: Path) -> None:
     """The number may be somebody else's by then: here it is that of a process that is no parent."""
     with subprocess.Popen(SLEEP) as stranger, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as lonely:
@@ -260,6 +268,7 @@ def test_guardian_whose_supervisor_is_gone_before_it_starts_ends(backend: Backen
     assert (0, True) == (done.returncode, alive)
 
 
+@needs_pidfds
 def test_guardian_has_nothing_of_the_supervisors(alone: Alone) -> None:
     """No stream, no folder, no session; every signal is blocked; and it is little."""
     alone.hold(protocol.HOLD_ARMED)  # it is up
@@ -276,6 +285,7 @@ def test_guardian_has_nothing_of_the_supervisors(alone: Alone) -> None:
     assert alone.process.memory_full_info().uss < 8 * 2**20
 
 
+@needs_pidfds
 def test_recycled_pid_is_not_signalled(alone: Alone, child: subprocess.Popen[bytes]) -> None:
     """The process that got a dead rank's number outlives the supervisor of that rank."""
     last_pid = Path("/proc/sys/kernel/ns_last_pid")
@@ -303,6 +313,7 @@ def test_recycled_pid_is_not_signalled(alone: Alone, child: subprocess.Popen[byt
 # The guardian of a context
 
 
+@needs_pidfds
 @pytest.mark.parametrize("start_method", ["spawn", "fork", "forkserver"])
 def test_context_has_one_guardian_and_leaves_none(backend: Backend, start_method: str) -> None:
     """A process while ranks live; nothing, not even a zombie, when they have been joined."""
@@ -316,6 +327,7 @@ def test_context_has_one_guardian_and_leaves_none(backend: Backend, start_method
     assert not psutil.pid_exists(guardian.pid)
 
 
+@needs_pidfds
 def test_failure_that_is_kept_keeps_no_guardian(backend: Backend) -> None:
     """The context lives on in the traceback of what `join` raised; its guardian does not."""
     with pytest.raises(spawnx.ProcessExitedException) as raised:
@@ -325,6 +337,7 @@ def test_failure_that_is_kept_keeps_no_guardian(backend: Backend) -> None:
     assert raised.value.__traceback__ is not None
 
 
+@needs_pidfds
 def test_killed_guardian_is_replaced_and_the_new_one_holds_the_ranks(backend: Backend) -> None:
     """`join` notices it, as it would notice a rank's end, and waits on."""
     context = start_staying()
@@ -341,6 +354,7 @@ def test_killed_guardian_is_replaced_and_the_new_one_holds_the_ranks(backend: Ba
     assert 3 == sum("pidfd" in name for name in open_in_second)  # the supervisor and two ranks
 
 
+@needs_pidfds
 def test_guardian_that_can_not_be_replaced_is_told(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -356,6 +370,7 @@ def test_guardian_that_can_not_be_replaced_is_told(
     assert 1 == sum("no guardian for these ranks" in record.message for record in caplog.records)
 
 
+@needs_pidfds
 def test_stopped_guardian_does_not_hold_up_the_end_for_long(backend: Backend) -> None:
     """It is ended by the one signal that a stopped process takes."""
     context = start_staying()
@@ -366,6 +381,7 @@ def test_stopped_guardian_does_not_hold_up_the_end_for_long(backend: Backend) ->
     assert time.monotonic() - began < 10
 
 
+@needs_pidfds
 def test_guardian_that_can_not_be_started_is_told_and_ranks_keep_sigkill(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -395,6 +411,7 @@ def test_off_starts_no_guardian_and_leaves_it_to_the_kernel(
     assert (OFF, signal.SIGINT) == (guard.kind, signum)
 
 
+@needs_pidfds
 def test_forked_child_of_the_users_keeps_nothing_of_the_guard_open(backend: Backend) -> None:
     """Or the guardian would not be told that the supervisor has become another program."""
     before = _open_fds()
@@ -454,6 +471,7 @@ def test_folder_that_has_got_the_name_of_the_contexts_is_left_alone(
     assert ([*OURS], []) == (left, moved)
 
 
+@needs_pidfds
 def test_guardian_is_renewed_when_the_folder_has_been_removed(
     backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -468,6 +486,7 @@ def test_guardian_is_renewed_when_the_folder_has_been_removed(
     assert (True, None, []) == (there, reported, caplog.records)
 
 
+@needs_pidfds
 def test_what_ranks_are_given_is_out_of_the_way(backend: Backend) -> None:
     """Who closes a range of fds and opens files gets other numbers, also from ranks of many calls."""
     guards = [Guard(backend, 1) for _ in range(3)]
@@ -479,6 +498,7 @@ def test_what_ranks_are_given_is_out_of_the_way(backend: Backend) -> None:
     assert all(256 < fd < 1024 for fd in numbers)
 
 
+@needs_pidfds
 def test_context_that_nobody_joins_gives_its_guardian_back(backend: Backend) -> None:
     """When the last Process of it is forgotten."""
     context = spawnx.start_processes(ranks.nothing, (), 2, join=False, start_method="fork")
@@ -492,6 +512,7 @@ def test_context_that_nobody_joins_gives_its_guardian_back(backend: Backend) -> 
     assert not psutil.pid_exists(guardian.pid)
 
 
+@needs_pidfds
 def test_more_ranks_than_one_message_carries_are_all_held(backend: Backend) -> None:
     """In several messages, under a soft limit that is the least."""
     count = protocol.MAX_SENT + 20
@@ -520,6 +541,7 @@ def test_rank_whose_supervisor_is_gone_does_not_pass() -> None:
     assert [gate.HELD, gate.HELD, b""] == [gate.wait(fd) for fd in late]
 
 
+@needs_pidfds
 @pytest.mark.parametrize("start_method", ["spawn", "fork"])
 def test_no_rank_runs_user_code_before_all_exist(
     backend: Backend, start_method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -549,6 +571,7 @@ def test_no_rank_runs_user_code_before_all_exist(
 # All of it
 
 
+@needs_pidfds
 def test_campaign_of_random_ends_leaves_nobody_and_harms_nobody(capsys: pytest.CaptureFixture[str]) -> None:
     """The short form of `python -m tests.campaigns.orphans`."""
     seed = secrets.randbelow(2**32)

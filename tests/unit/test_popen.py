@@ -20,7 +20,7 @@ from spawnx.launchers import popen
 from tests import ranks
 from tests.support import finish, linux_only, needs_pidfds, wait_ended
 
-pytestmark = [linux_only, needs_pidfds]
+pytestmark = linux_only
 
 
 @pytest.fixture(params=backends.available())
@@ -54,6 +54,7 @@ def end(context: Any) -> None:
     context._join_procs_with_timeout(60)
 
 
+@needs_pidfds
 def test_status_asked_for_in_the_middle_of_reaping_is_the_same(backend: Backend) -> None:
     """A signal handler that looks between the look and the reaping of the interrupted code sees the same code."""
     context = start(1, ranks.exit_7)
@@ -141,6 +142,7 @@ def test_two_threads_that_join_one_context_see_all_ranks_end(backend: Backend) -
     assert ["joined", "joined"] == results
 
 
+@needs_pidfds
 def test_status_taken_by_another_reaper_is_asked_of_the_kernel(backend: Backend) -> None:
     """Since Linux 6.15 a pidfd tells the exit code of a child that somebody else has reaped."""
     context = start(2, ranks.exit_7)
@@ -155,6 +157,7 @@ def test_status_taken_by_another_reaper_is_asked_of_the_kernel(backend: Backend)
         assert told == 7
 
 
+@needs_pidfds
 def test_status_that_nobody_can_tell_is_a_failure_that_says_so(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +172,7 @@ def test_status_that_nobody_can_tell_is_a_failure_that_says_so(
     assert (0, 255) == (raised.value.error_index, raised.value.exit_code)
 
 
+@needs_pidfds
 @pytest.mark.parametrize(("fn", "expected"), [(ranks.nothing, None), (ranks.exit_7, 255)])
 def test_ignored_sigchld_tells_successes_from_failures(
     backend: Backend, fn: Any, expected: int | None, monkeypatch: pytest.MonkeyPatch
@@ -202,6 +206,7 @@ def test_ignored_sigchld_tells_successes_from_failures(
     assert (expected, []) == (code, sent)
 
 
+@needs_pidfds
 def test_ignored_sigchld_and_ranks_that_live_are_told_apart_by_their_codes(backend: Backend) -> None:
     """Held while they live, they are asked of the kernel, or leave word."""
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -221,6 +226,7 @@ def test_ignored_sigchld_and_ranks_that_live_are_told_apart_by_their_codes(backe
     assert context.processes[0].exitcode in {0, 255, -signal.SIGTERM}
 
 
+@needs_pidfds
 def test_pidfds_go_above_the_soft_limit_when_they_are_many(backend: Backend, limit: Any) -> None:
     """User code still finds low numbers, and the limit is what it was."""
     lowest = os.dup(0)
@@ -239,6 +245,7 @@ def test_pidfds_go_above_the_soft_limit_when_they_are_many(backend: Backend, lim
     assert [-signal.SIGKILL] * 200 == [process.exitcode for process in context.processes]
 
 
+@needs_pidfds
 def test_ranks_do_not_inherit_a_raised_limit(backend: Backend, limit: Any) -> None:
     """The limit is raised only while a pidfd is moved."""
     limit(100)
@@ -257,6 +264,7 @@ def full(self: FdRoom, fd: int) -> None:
     os.close(fd)
 
 
+@needs_pidfds
 def test_ranks_without_room_for_pidfds_are_watched_and_ended_all_the_same(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +291,7 @@ def test_ranks_without_room_for_pidfds_are_watched_and_ended_all_the_same(
     assert context.sentinels == {}
 
 
+@needs_pidfds
 def test_rank_without_a_pidfd_has_all_the_methods_of_a_process(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +310,7 @@ def test_rank_without_a_pidfd_has_all_the_methods_of_a_process(
     assert (False, -signal.SIGTERM, True) == after
 
 
+@needs_pidfds
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
 def test_pidfds_that_cannot_be_opened_are_done_without(
     backend: Backend, number: int, monkeypatch: pytest.MonkeyPatch
@@ -317,12 +327,14 @@ def test_pidfds_that_cannot_be_opened_are_done_without(
     assert [0] * 4 == [process.exitcode for process in context.processes]
 
 
+@needs_pidfds
 def test_opening_a_pidfd_of_no_child_is_refused(backend: Backend) -> None:
     """A pid is hearsay: of a stranger, such as a process that got a dead rank's number, no fd stays open."""
     with pytest.raises(ChildProcessError):
         backend.open_pidfd(os.getppid())
 
 
+@needs_pidfds
 def test_popen_waits_no_longer_than_asked(backend: Backend) -> None:
     """0 and less only look."""
     context = start(1, ranks.stay_as_rank)
