@@ -45,8 +45,9 @@ class ForkLauncher:
         pids: list[int] = []
         # Blocked, so that a rank can't be interrupted before it is one: until then it is a copy of the supervisor,
         # and would unwind the supervisor's stack.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             _fork_all(order, ranks, pids, mask)
         finally:
             try:

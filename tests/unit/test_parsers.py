@@ -147,9 +147,9 @@ class Guard:
 @given(st.binary(max_size=600))
 def test_any_notices_without_reports_fail_no_rank(data: bytes) -> None:
     """Whatever rank and errno they name."""
-    watcher: Any = SimpleNamespace(_alive=dict.fromkeys(range(RANKS)), reported={}, failed=[])
     guard: Any = Guard(data)
-    Watcher._read_notices(watcher, guard)
+    watcher: Any = SimpleNamespace(_guard=guard, _alive=dict.fromkeys(range(RANKS)), reported={}, failed=[])
+    Watcher._read_notices(watcher)
     guard.close()
 
     assert ({}, []) == (watcher.reported, watcher.failed)
