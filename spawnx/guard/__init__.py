@@ -1,23 +1,18 @@
-"""What stands behind the ranks of one call until the last of them is gone: their folder, their gate, their guardian."""
+"""Guard: the one object by which a call holds its resources, and through which its guardian holds the ranks."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import sys
-import weakref
 from functools import partial
 
-from spawnx import clock, orphans, settings, uninterrupted
-from spawnx.backends.contract import Program
+from spawnx import clock, settings, uninterrupted
 from spawnx.fd_room import FULL, streams_taken
-from spawnx.guard.child import Child, connection
-from spawnx.guard.directory import Folder
-from spawnx.ipc import gate, notices, protocol
+from spawnx.guard.guardian import GuardianHandle
+from spawnx.guard.resources import Resources
+from spawnx.ipc import gate, protocol
 from spawnx.ipc import report_reader as reports
 from spawnx.ipc import scoreboard_reader as scoreboard
-from spawnx.ipc.ends import Ends, out_of_the_way
 from spawnx.mp import process as mp_process
 from spawnx.remote.rank import GUARDIAN, LIFELINE, OFF
 from spawnx.standard import standard_library
@@ -27,11 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from spawnx.backends.contract import Backend
+    from spawnx.ipc.ends import Ends
     from spawnx.ipc.report import Report
     from spawnx.process import RankProcess
 
-# Seconds that a guardian may take to answer: one that takes longer is stopped.
-_ANSWERS_WITHIN = 10.0
 # Seconds that the launching thread may take to end when all ranks have.
 _ENDS_WITHIN = 1.0
 
@@ -74,16 +68,16 @@ class Guard:
             uninterrupted.do(partial(self._open, ranks))
         else:  # no process is made: a thread would be one more for the limit of these
             self._open(ranks)
-        self.folder = self._behind.folder.path
-        self._behind.folder.mark_untouched()
+        self.folder = self._resources.folder.path
+        self._resources.folder.mark_untouched()
 
     def _open(self, ranks: int) -> None:
         with streams_taken():
-            self._behind = _Behind(ranks)
+            self._resources = Resources(ranks)
             # The callback has no reference to this guard, whose end calls it.
-            self._close = mp_process.close_late(self, self._behind.close)
+            self._close = mp_process.close_late(self, self._resources.close)
             try:
-                self._behind.open(gated=self.kind == GUARDIAN)
+                self._resources.open(gated=self.kind == GUARDIAN)
                 if self.kind == GUARDIAN:
                     self._start_guardian()
             except BaseException:
@@ -93,35 +87,35 @@ class Guard:
     @property
     def sentinel(self) -> int:
         """What becomes readable when the guardian has ended; -1 if there is none."""
-        guardian = self._behind.guardian
+        guardian = self._resources.guardian
         return -1 if guardian is None else guardian.child.pidfd
 
     @property
     def notices(self) -> int:
         """The fd at which ranks say that they have reported; -1 if they can't."""
-        return self._behind.notices
+        return self._resources.notices
 
     @property
     def scoreboard(self) -> scoreboard.Scoreboard:
         """What ranks say of themselves."""
-        return self._behind.scoreboard
+        return self._resources.scoreboard
 
     @property
     def ends(self) -> Ends:
         """What is to be handed over to each rank."""
-        return self._behind.ends
+        return self._resources.ends
 
     def is_untouched(self) -> bool:
         """Whether one look says that no rank has left anything in the folder."""
-        return self._behind.folder.is_untouched()
+        return self._resources.folder.is_untouched()
 
     def report(self, rank: int) -> Report | None:
         """What a rank has reported, in the folder or on the scoreboard; None if it has not, or it can't be read."""
-        return self._behind.folder.report(rank) or reports.parse(self._behind.scoreboard.report(rank))
+        return self._resources.folder.report(rank) or reports.parse(self._resources.scoreboard.report(rank))
 
     def has_ended_well(self, rank: int) -> bool:
         """Whether a rank has left word that it ended well."""
-        return self._behind.folder.has_ended_well(rank)
+        return self._resources.folder.has_ended_well(rank)
 
     def hold_child(self, pidfd: int) -> None:
         """Have the guardian hold a process that makes ranks, until it has ended by itself."""
@@ -134,14 +128,14 @@ class Guard:
 
     def _hand_over(self, word: bytes, pidfds: Sequence[int]) -> bool:
         """Hand processes over to the guardian; whether it holds them."""
-        guardian = self._behind.guardian
+        guardian = self._resources.guardian
         if guardian is None:
             return False
         try:
             guardian.hold(word, pidfds)
         except OSError as error:
             _warn(error)
-            self._behind.dismiss()
+            self._resources.dismiss()
             return False
         return True
 
@@ -149,43 +143,43 @@ class Guard:
         """Have the guardian hold all ranks, which have been started, then let them on to user code."""
         if self.kind == GUARDIAN:
             held = self._hold(ranks) if self.holds_all is None else self.holds_all
-            gate.let(self._behind.gate, len(ranks), gate.HELD if held else gate.UNHELD)
-        self._behind.close_gate()
+            gate.let(self._resources.gate, len(ranks), gate.HELD if held else gate.UNHELD)
+        self._resources.close_gate()
 
     def shut_gate(self) -> None:
         """Let no rank on, and those that wait leave."""
-        self._behind.close_gate()
+        self._resources.close_gate()
 
     def renew(self, ranks: Sequence[RankProcess]) -> None:
         """Start another guardian for the ranks that live, in place of one that has ended."""
-        self._behind.dismiss()
+        self._resources.dismiss()
         self._start_guardian()
         self._hold(ranks)
 
     def remove_folder(self) -> None:
         """Remove the folder, when its files have been read."""
-        self._behind.folder.remove()
+        self._resources.folder.remove()
 
     def dismiss(self) -> None:
         """Let the guardian end: no rank lives. May be called again."""
-        self._behind.dismiss()
+        self._resources.dismiss()
 
     def close(self) -> None:
         """Dismiss the guardian and remove the folder. May be called again, also where an interrupt has cut it short."""
-        self._behind.close()
+        self._resources.close()
         self._close()
         if self.join_thread is not None:
             self.join_thread(_ENDS_WITHIN)
 
     def _start_guardian(self) -> None:
         try:
-            self._behind.guardian = GuardianHandle(self._backend, self._behind.folder, self.grace)
+            self._resources.guardian = GuardianHandle(self._backend, self._resources.folder, self.grace)
         except OSError as error:
             _warn(error)
 
     def _hold(self, ranks: Iterable[RankProcess]) -> bool:
         """Hand ranks over; whether all are held."""
-        guardian = self._behind.guardian
+        guardian = self._resources.guardian
         if guardian is None:
             return False
         all_held = True
@@ -206,7 +200,7 @@ class Guard:
                     guardian.hold(word, some)
         except OSError as error:
             _warn(error)
-            self._behind.dismiss()
+            self._resources.dismiss()
             return False
         return all_held
 
@@ -266,161 +260,6 @@ class Unguarded:
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-class _Behind:
-    """What a guard has to give back.
-
-    Attributes:
-        folder, scoreboard: the supervisor's.
-        ends: the ranks'.
-        notices, gate: the supervisor's ends of these; -1 where there is none.
-        guardian: None if there is none.
-    """
-
-    def __init__(self, ranks: int) -> None:
-        self.guardian: GuardianHandle | None = None
-        self.gate = -1
-        self.notices = -1
-        self.ends = Ends()
-        self.folder = Folder()
-        self.scoreboard = scoreboard.Scoreboard(-1, ranks)
-        self._ranks = ranks
-        self._forks = True
-        _inherited.add(self)
-
-    def open(self, *, gated: bool) -> None:
-        """Open what is handed over to ranks, and what the supervisor has of it."""
-        self.scoreboard.fd = self.ends.scoreboard = out_of_the_way(
-            scoreboard.make(self.folder.path, self._ranks)
-        )
-        self.notices, self.ends.notices = notices.make()
-        self.ends.notices = out_of_the_way(self.ends.notices)
-        if gated:
-            self.ends.gate, self.gate = gate.make()
-            self.ends.gate = out_of_the_way(self.ends.gate)
-
-    def dismiss(self) -> None:
-        if self.guardian is not None:
-            self.guardian.dismiss()
-            self.guardian = None
-
-    def close(self) -> None:
-        # Each of them, whatever an interrupt cuts short: that one is done when this is called again.
-        with contextlib.ExitStack() as rest:
-            rest.callback(self.folder.remove)
-            rest.callback(self._close_ends)
-            rest.callback(_close, self, "notices")
-            rest.callback(self.close_gate)
-            self.dismiss()
-
-    def close_gate(self) -> None:
-        """Close both ends: all ranks exist, and have theirs. What they have not read yet stays there for them."""
-        self._forks = False
-        _close(self, "gate")
-        _close(self.ends, "gate")
-
-    def leave(self) -> None:
-        """In a forked child, which may be a rank until all exist: close all that is not handed over to ranks."""
-        if self.guardian is not None:
-            self.guardian.channel.close()
-            self.guardian.child.close()
-        self.folder.leave()
-        _close(self, "gate")
-        _close(self, "notices")
-        if not self._forks:
-            self._close_ends()
-
-    def _close_ends(self) -> None:
-        self.scoreboard.close()
-        self.ends.scoreboard = -1
-        _close(self.ends, "notices")
-
-
-# What a forked child has of ours and must close: while it is open there, its other end isn't told that this process has
-# ended, or has become another program.
-_inherited: weakref.WeakSet[_Behind] = weakref.WeakSet()
-
-
-def _close_inherited() -> None:
-    for one in list(_inherited):
-        one.leave()
-    _inherited.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_inherited)
-
-
-class GuardianHandle:
-    """The process that outlives a killed supervisor for as long as it takes to end its ranks: csrc/guard.c says how.
-
-    One for each context, not one for the process: it starts in less time than a rank, and nothing of it is left when
-    the context has ended.
-
-    Attributes:
-        channel: the socket over which it is told whom to hold.
-        child: its process.
-
-    Raises:
-        OSError: it could not be started.
-    """
-
-    def __init__(self, backend: Backend, folder: Folder, grace: float) -> None:
-        self.channel, theirs = connection()
-        try:
-            self.channel.settimeout(_ANSWERS_WITHIN)
-            fds = theirs.fileno(), folder.fd
-            ladder = orphans.to_argument(orphans.ladder(grace))
-            argv = backend.guardian_command(*fds, os.getpid(), ladder, folder.path)
-            keep = [fd for fd in fds if fd >= 0]  # the folder may have been removed
-            program = Program(argv, keep=keep, death_signal=0, mask=signal.valid_signals())
-            self.child = Child.launch(backend, program)
-        except BaseException:
-            self.channel.close()
-            raise
-        finally:
-            theirs.close()
-
-    def hold(self, word: bytes, pidfds: Sequence[int]) -> None:
-        """Hand ranks over, with one of the words of `ipc.protocol`; when this returns, it holds them.
-
-        Raises:
-            OSError: it doesn't answer, or has no room for all.
-        """
-        with standard_library():
-            import socket
-
-        for start in range(0, len(pidfds), protocol.MAX_SENT):
-            some = pidfds[start : start + protocol.MAX_SENT]
-            try:
-                socket.send_fds(self.channel, [word], some)
-                # One answer for each message: more of them would be fds in flight, which the kernel limits.
-                answer = self.channel.recv(4)
-            except ConnectionError:
-                answer = b""
-            if not answer:
-                raise OSError("it has ended: does a sandbox forbid what it needs?")
-            if int.from_bytes(answer, sys.byteorder) != len(some):
-                raise OSError("it can't hold them all: too many open files")
-
-    def dismiss(self) -> None:
-        """Let it end, and reap it. May be called again."""
-        try:
-            self.channel.send(protocol.DISMISS)
-        except OSError:
-            # It has ended; or it can't be told, and would take the end of the channel for ours.
-            self.child.kill()
-        self.channel.close()
-        self.child.end()
-
-
-def _close(owner: _Behind | Ends, name: str) -> None:
-    """Close an fd, once, whoever comes in between."""
-    fd = getattr(owner, name)
-    setattr(owner, name, -1)
-    if fd >= 0:
-        os.close(fd)
 
 
 def _warn(error: OSError) -> None:

@@ -6,43 +6,20 @@ Each call has a template of its own, as by `clone`; here it is forked from the k
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import pickle
-import signal
-import sys
 import threading
-from functools import partial
 
-from spawnx.backends.contract import FORBIDDEN, Program
-from spawnx.backends.python import wait_readable
-from spawnx.guard.child import Child, connection, describe_exit
-from spawnx.ipc import inherited, protocol
-from spawnx.ipc.pid_table import signals_of
 from spawnx.launchers import likeness
 from spawnx.launchers.clone import CloneLauncher, Slower, launch
-from spawnx.launchers.message import command_line
-from spawnx.launchers.template import PERMANENT, CantServe, PreloadGivenUp
-from spawnx.memory import to_memory
-from spawnx.mp import interpreter
-from spawnx.mp import process as mp_process
+from spawnx.launchers.template import CantServe
+from spawnx.launchers.zygote import Zygote
 from spawnx.remote import preload
-from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Sequence
-
+    from spawnx.guard.child import Child
     from spawnx.launchers.template import Template, TemplateRequest
     from spawnx.launchers.threads import Job
-
-
-# Seconds that a zygote may take to answer when the call was cancelled; one that takes longer is stopped.
-_ANSWERS_WITHIN = 1.0
-# Of socket.shutdown(): SHUT_RDWR.
-_BOTH_WAYS = 2
 
 
 class ForkserverLauncher(CloneLauncher):
@@ -110,216 +87,6 @@ def stop() -> None:
     """End the zygote, if there is one. The next call makes another."""
     with _lock:
         _close("")
-
-
-class Zygote:
-    """The zygote, as the supervisor sees it: a child of it, which ends with it.
-
-    Args:
-        like: what it was started with; see `likeness`.
-        job: of the launching thread, in which it is started; it ends if that is cancelled before it is ready.
-        template: for which it is started.
-        modules: what it imports.
-        request: for which it is started: on whose processors, and with whose resource tracker.
-
-    Raises:
-        PreloadGivenUp: what it imported can't be cloned.
-        CantServe: it could not be started, or it has ended.
-    """
-
-    def __init__(
-        self,
-        like: dict[str, object],
-        job: Job,
-        template: Template,
-        modules: tuple[str, ...],
-        request: TemplateRequest,
-    ) -> None:
-        self.like = like
-        self.modules = modules
-        self._backend = template.backend
-        self._claims, self._claims_lock = 1, threading.Lock()
-        try:
-            with contextlib.ExitStack() as opened:
-                self._channel, theirs = connection()
-                opened.callback(theirs.close)  # enter_context imports inspect (CPython 3.15)
-                file = to_memory("spawnx-message", memoryview(b""))
-                opened.callback(os.close, file)
-                self._child = Child.launch(self._backend, _program(theirs.fileno(), file, modules, request))
-        except OSError as error:
-            raise CantServe(f"no template could be started: {error}") from error
-        template.guard.hold_child(self._child.pidfd)
-        # Not its own method: it would never be collected.
-        self._end = mp_process.close_late(self, partial(_end, self._channel, self._child))
-        self._wait_ready(job, request)
-
-    def _wait_ready(self, job: Job, request: TemplateRequest) -> None:
-        job.on_cancel = self._child.kill
-        if job.cancelled:
-            self._child.kill()
-        try:
-            word, _ = self._hear(1 + protocol.MASK + protocol.MOST_TEXT)
-        except CantServe:
-            self.close()
-            raise
-        finally:
-            job.on_cancel = None
-        request.pending.update(signals_of(int.from_bytes(word[1 : 1 + protocol.MASK], "little")))
-        if word.startswith(protocol.READY):
-            return
-        code, reason = self.close(), word[1 + protocol.MASK :].decode(errors="replace")
-        if word.startswith(protocol.GAVE_UP):
-            raise PreloadGivenUp(reason)
-        raise CantServe(reason or f"the zygote ended {describe_exit(code)}")
-
-    def _hear(self, most: int, cancelled: int = -1) -> tuple[bytes, list[int]]:
-        """What it says next, and the fds that come with it; b"" if it has died.
-
-        Not by the end of the channel alone: a process that another thread has forked just then may have the other one.
-
-        Args:
-            most: how many bytes it may say.
-            cancelled: an fd that is readable when the call was cancelled: then one that is stopped is not waited for.
-        """
-        with standard_library():
-            import socket
-
-        says = [self._channel.fileno(), self._child.pidfd]
-        wait_readable([*says, cancelled] if cancelled >= 0 else says, None)
-        if cancelled >= 0 and not wait_readable(says, _ANSWERS_WITHIN):
-            raise CantServe("the call was cancelled, and the zygote doesn't answer")
-        try:
-            word, fds, _, _ = socket.recv_fds(self._channel, most, 1, socket.MSG_DONTWAIT)
-        except (BlockingIOError, ConnectionError):
-            return b"", []
-        except OSError as error:
-            raise _unheard(error) from None
-        return word, fds
-
-    def clone(self, request: TemplateRequest, job: Job) -> Child:
-        """Have it cloned into the template of a call, unless the job is cancelled and it doesn't answer.
-
-        Raises:
-            ConnectionError: it has died.
-            CantServe: the system never clones; or it doesn't answer.
-            OSError: it could not be cloned.
-        """
-        number, pidfds = self._ask(request, job)
-        if number in PERMANENT:
-            raise CantServe(os.strerror(number), for_good=True)
-        if number:
-            raise OSError(number, os.strerror(number))
-        if not pidfds:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return Child(self._backend, 0, pidfds[0])
-
-    def claim(self) -> Callable[[], None]:
-        """Have it last until the returned function is called: while a template that is its child is at work.
-
-        That one's ranks are given to the nearest ancestor that adopts orphans: it must not be an orphan itself.
-        """
-        with self._claims_lock:
-            self._claims += 1
-        return self.retire
-
-    def retire(self) -> None:
-        """Let it end, when nobody claims it any more."""
-        with self._claims_lock:
-            self._claims -= 1
-            last = self._claims == 0
-        if last:
-            self.close()
-
-    def _ask(self, request: TemplateRequest, job: Job) -> tuple[int, list[int]]:
-        """Send it a request; the errno that it answers, and a pidfd of the template that it has made.
-
-        Raises:
-            ConnectionError: it has died.
-        """
-        streams = inherited.open_streams()
-        what = {
-            "message": request.message,
-            "arguments": request.arguments,
-            "keep": request.keep,
-            "streams": streams,
-            "inherited": inherited.capture(request.affinity),
-        }
-        file = to_memory("spawnx-request", memoryview(pickle.dumps(what)))
-        try:
-            fds = [file, *(fd for fd in (0, 1, 2) if streams[fd]), *request.keep]
-            _send(self._channel, fds)
-            answer, pidfds = self._hear_unless_cancelled(4, job)
-        except ConnectionError:
-            raise
-        except OSError as error:
-            raise _unheard(error) from None
-        finally:
-            os.close(file)
-        if not answer:
-            raise ConnectionResetError
-        return int.from_bytes(answer, "little"), pidfds
-
-    def _hear_unless_cancelled(self, most: int, job: Job) -> tuple[bytes, list[int]]:
-        ours, theirs = connection()
-        with ours, theirs:
-            # By a method of an object: that does no harm when the fd is closed, and its number another one's.
-            job.on_cancel = partial(theirs.shutdown, _BOTH_WAYS)
-            try:
-                if job.cancelled:
-                    theirs.shutdown(_BOTH_WAYS)
-                return self._hear(most, ours.fileno())
-            finally:
-                job.on_cancel = None
-
-    def close(self) -> int:
-        """Let it end, and reap it; its exit code."""
-        code: int = self._end()
-        return code
-
-    def forget(self) -> None:
-        """In a forked child: close what is open here, too."""
-        self._channel.close()
-        self._child.close()
-
-
-def _program(channel: int, file: int, modules: tuple[str, ...], request: TemplateRequest) -> Program:
-    tracker: int = request.arguments["tracker"]  # type: ignore[assignment]
-    arguments: dict[str, object] = {
-        "channel": channel,
-        "parent": os.getpid(),
-        "tracker": tracker,
-        "path": interpreter.path_to_send(),
-        "argv": list(map(str, sys.argv)),
-        "preload": modules,
-    }
-    argv = command_line("spawnx.remote.zygote", "main", file, arguments)
-    # What main() returns, and what that returns, is called when none of their frames is left.
-    argv[argv.index("-c") + 1] += "()()"
-    # All signals are blocked: Ctrl-C is not for it. It sees by itself when this process ends: a death signal would come
-    # when the launching thread does.
-    return Program(argv, keep=[channel, file, tracker], death_signal=0, mask=signal.valid_signals())
-
-
-def _unheard(error: OSError) -> OSError | CantServe:
-    """What is raised when the channel can't be used: a reason to go another way, where a sandbox forbids it."""
-    return CantServe(str(error), for_good=True) if error.errno in FORBIDDEN else error
-
-
-def _end(channel: socket.socket, child: Child) -> int:
-    channel.close()
-    return child.end()
-
-
-def _send(channel: socket.socket, fds: Sequence[int]) -> None:
-    """Send fds, in as many messages as it takes."""
-    with standard_library():
-        import socket
-
-    for start in range(0, len(fds), protocol.MAX_SENT):
-        last = start + protocol.MAX_SENT >= len(fds)
-        socket.send_fds(
-            channel, [protocol.COMPLETE if last else protocol.MORE], fds[start : start + protocol.MAX_SENT]
-        )
 
 
 def _forget() -> None:

@@ -282,7 +282,7 @@ def test_nobody_is_left_of_clones_that_wait_for_their_adoption(who: str, method:
         def adopt(self, child):
             bystander = ctypes.CDLL(None).fork()  # not Python's fork, after which it would close the gate
             if bystander == 0:
-                gate = self.guard._behind.gate
+                gate = self.guard._resources.gate
                 os.closerange(0, gate)
                 os.closerange(gate + 1, 4096)
                 signal.pause()

@@ -494,7 +494,7 @@ def test_interrupt_ends_a_call_whose_template_is_stopped(program: Program) -> No
     """As a debugger or a batch system stops it: the next call has another one."""
     source = """
         import os, signal
-        from spawnx.launchers import forkserver
+        from spawnx.launchers import forkserver, zygote
         from tests import ranks
 
         def send(*arguments):
@@ -506,12 +506,12 @@ def test_interrupt_ends_a_call_whose_template_is_stopped(program: Program) -> No
             pid = forkserver._zygote._child._pid
             os.kill(pid, signal.SIGSTOP)
             os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
-            real, forkserver._send = forkserver._send, send
+            real, zygote._send = zygote._send, send
             try:
                 mp.start_processes(ranks.nothing, (), 2, start_method="forkserver")
             except KeyboardInterrupt:
                 print("interrupted")
-            forkserver._send = real
+            zygote._send = real
             context = mp.start_processes(ranks.nothing, (), 2, start_method="forkserver", join=False)
             while not context.join():
                 pass

@@ -18,7 +18,8 @@ import pytest
 
 import spawnx
 from spawnx import backends, uninterrupted
-from spawnx import guard as guards
+from spawnx.guard.directory import Folder
+from spawnx.guard.guardian import GuardianHandle
 from tests import pypy, ranks
 from tests.campaigns import contexts
 from tests.pypy import collect, open_pidfd
@@ -173,7 +174,7 @@ def test_interrupt_while_a_context_is_closed_leaves_nothing(
         pytest.skip("there is no guardian without pidfds")
     context = spawnx.start_processes(ranks.nothing, (), 2, join=False, start_method="fork")
     assert context is not None
-    owner = guards.GuardianHandle if where == "dismiss" else guards.Folder
+    owner = GuardianHandle if where == "dismiss" else Folder
     real = getattr(owner, where)
     interrupts = [Interrupt()]
 

@@ -1,0 +1,86 @@
+"""The guardian of a call, as the supervisor sees it. What it does is in csrc/guard.c, or in `remote.guardian`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from spawnx import orphans
+from spawnx.backends.contract import Program
+from spawnx.guard.child import Child, connection
+from spawnx.ipc import protocol
+from spawnx.standard import standard_library
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spawnx.backends.contract import Backend
+    from spawnx.guard.directory import Folder
+
+# Seconds that a guardian may take to answer: one that takes longer is stopped.
+_ANSWERS_WITHIN = 10.0
+
+
+class GuardianHandle:
+    """The process that outlives a killed supervisor for as long as it takes to end its ranks: csrc/guard.c says how.
+
+    One for each context, not one for the process: it starts in less time than a rank, and nothing of it is left when
+    the context has ended.
+
+    Attributes:
+        channel: the socket over which it is told whom to hold.
+        child: its process.
+
+    Raises:
+        OSError: it could not be started.
+    """
+
+    def __init__(self, backend: Backend, folder: Folder, grace: float) -> None:
+        self.channel, theirs = connection()
+        try:
+            self.channel.settimeout(_ANSWERS_WITHIN)
+            fds = theirs.fileno(), folder.fd
+            ladder = orphans.to_argument(orphans.ladder(grace))
+            argv = backend.guardian_command(*fds, os.getpid(), ladder, folder.path)
+            keep = [fd for fd in fds if fd >= 0]  # the folder may have been removed
+            program = Program(argv, keep=keep, death_signal=0, mask=signal.valid_signals())
+            self.child = Child.launch(backend, program)
+        except BaseException:
+            self.channel.close()
+            raise
+        finally:
+            theirs.close()
+
+    def hold(self, word: bytes, pidfds: Sequence[int]) -> None:
+        """Hand ranks over, with one of the words of `ipc.protocol`; when this returns, it holds them.
+
+        Raises:
+            OSError: it doesn't answer, or has no room for all.
+        """
+        with standard_library():
+            import socket
+
+        for start in range(0, len(pidfds), protocol.MAX_SENT):
+            some = pidfds[start : start + protocol.MAX_SENT]
+            try:
+                socket.send_fds(self.channel, [word], some)
+                # One answer for each message: more of them would be fds in flight, which the kernel limits.
+                answer = self.channel.recv(4)
+            except ConnectionError:
+                answer = b""
+            if not answer:
+                raise OSError("it has ended: does a sandbox forbid what it needs?")
+            if int.from_bytes(answer, sys.byteorder) != len(some):
+                raise OSError("it can't hold them all: too many open files")
+
+    def dismiss(self) -> None:
+        """Let it end, and reap it. May be called again."""
+        try:
+            self.channel.send(protocol.DISMISS)
+        except OSError:
+            # It has ended; or it can't be told, and would take the end of the channel for ours.
+            self.child.kill()
+        self.channel.close()
+        self.child.end()
