@@ -250,6 +250,7 @@ class ProcessContext:
             spared = activity.idle_since(now, {**failing, **self._watcher.reported_at}, pids)
             step = ladder.step(now, pids, spared)
             self._send(teardown.SIGKILL if step.kill else teardown.SIGTERM, step.ranks)
+            activity.measure(pids)
             if step.wait is None:
                 return
             self._join_procs_with_timeout(step.wait)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from spawnx.failures.teardown import SPARED
+from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,47 +14,58 @@ if TYPE_CHECKING:
 _LONGEST = 5.0
 # Seconds of processor time, between two looks, from which on a rank works: more than finalizers take before one hangs.
 _WORKS = 0.05
-# The state of a process that runs, or waits for a processor or a disk (proc(5)).
-_WORKING = b"RD"
 
 
 class Activity:
-    """Since when ranks that have raised have done nothing. Where there is no /proc, since they raised."""
+    """Since when ranks that have raised have done nothing."""
 
     def __init__(self) -> None:
-        self._used: dict[int, float] = {}
+        # Seconds of processor time that each had used at the last look; None before the first one.
+        self._used: dict[int, float | None] = {}
         self._idle: dict[int, float] = {}
 
     def idle_since(
         self, now: float, raised: Mapping[int, float], pids: Mapping[int, int]
     ) -> dict[int, float]:
-        """Look at them.
+        """Look at all ranks that were measured before.
 
         Args:
             now: `clock.monotonic()`.
-            raised: who has raised, and when that was known.
-            pids: of the ranks that live.
+            raised: rank -> when it was known that the rank has raised.
+            pids: rank -> pid, of the ranks that live.
 
         Returns:
-            For those who live, from when on each is spared: since it has done nothing, but not for ever.
+            rank -> from when on the living rank is spared: since it last worked, but not for ever.
         """
         for rank, since in raised.items():
-            if rank in pids:
-                before = self._used.get(rank)
+            if rank not in pids:
+                continue
+            before = self._used.setdefault(rank, None)
+            self._idle.setdefault(rank, since)
+            if before is not None:
                 self._used[rank], works = _look(pids[rank], before)
-                if before is None:
-                    self._idle[rank] = since
-                elif works:
+                if works:
                     self._idle[rank] = min(now, since + _LONGEST - SPARED)
         return {rank: since for rank, since in self._idle.items() if rank in pids}
 
+    def measure(self, pids: Mapping[int, int]) -> None:
+        """Measure ranks that are new to `idle_since`. Call it after signals were sent: it imports psutil, in 15 ms."""
+        for rank, used in self._used.items():
+            if used is None and rank in pids:
+                self._used[rank], _ = _look(pids[rank], 0.0)
 
-def _look(pid: int, before: float | None) -> tuple[float, bool]:
-    """How much processor time a process has used, and whether it works."""
+
+def _look(pid: int, before: float) -> tuple[float, bool]:
+    """How much processor time a process has used, in seconds, and whether it works."""
+    with standard_library():
+        import psutil
+
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b") ")[2].split()
-    except OSError:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times, status = process.cpu_times(), process.status()
+    except (psutil.Error, OSError):  # it has ended, or there is no /proc, or a sandbox forbids to look
         return 0.0, False
-    used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return used, fields[0] in _WORKING or (before is not None and used - before >= _WORKS)
+    used = times.user + times.system
+    # Waiting for a processor counts as running, and for a disk as working (proc_pid_stat(5)).
+    return used, status in {psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP} or used - before >= _WORKS

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from spawnx.failures.activity import Activity
@@ -36,6 +37,7 @@ def test_rank_that_works_is_spared_until_it_has_taken_too_long(pid: int) -> None
     """Then it is spared no longer than one that hangs."""
     activity = Activity()
     first = activity.idle_since(100.0, {3: 100.0}, {3: pid})
+    activity.measure({3: pid})
     later = activity.idle_since(101.0, {3: 100.0}, {3: pid})
     late = activity.idle_since(109.0, {3: 100.0}, {3: pid})
 
@@ -45,17 +47,15 @@ def test_rank_that_works_is_spared_until_it_has_taken_too_long(pid: int) -> None
 @pytest.mark.parametrize("pid", [HANGS], indirect=True, ids=["hangs"])
 def test_rank_that_hangs_is_spared_since_it_raised(pid: int) -> None:
     """It sleeps, and uses no processor time."""
-    while b"S" != _state(pid):
+    while psutil.STATUS_SLEEPING != psutil.Process(pid).status():
         time.sleep(0.001)
     activity = Activity()
-    told = [activity.idle_since(now, {3: 100.0}, {3: pid}) for now in (100.0, 100.5, 101.0)]
+    told = []
+    for now in (100.0, 100.5, 101.0):
+        told.append(activity.idle_since(now, {3: 100.0}, {3: pid}))
+        activity.measure({3: pid})
 
     assert [{3: 100.0}] * 3 == told
-
-
-def _state(pid: int) -> bytes:
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read().rpartition(b") ")[2].split()[0]
 
 
 def test_rank_that_has_ended_or_not_raised_is_not_looked_at() -> None:
@@ -68,6 +68,9 @@ def test_rank_that_has_ended_or_not_raised_is_not_looked_at() -> None:
 def test_process_that_is_gone_does_nothing() -> None:
     """It ended while we looked."""
     activity = Activity()
-    told = [activity.idle_since(now, {3: 100.0}, {3: 2**22 + 1}) for now in (100.0, 100.5)]
+    told = []
+    for now in (100.0, 100.5):
+        told.append(activity.idle_since(now, {3: 100.0}, {3: 2**22 + 1}))
+        activity.measure({3: 2**22 + 1})
 
     assert [{3: 100.0}] * 2 == told
