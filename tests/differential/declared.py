@@ -31,7 +31,7 @@ if sys.version_info >= (3, 14):
     DECLARED |= {
         **dict.fromkeys(
             ("scripts/__del__ at import", "scripts/generator at import"),
-            "by the original, such globals of the main module are not destroyed any more; by older ones they are, and by ours",
+            "by the original, these globals of the main module are not destroyed; by older ones they are, and by ours",
         ),
         "scripts/generator of a module": "it is closed while its module is whole: by the original, too late to print",
         **dict.fromkeys(
