@@ -81,7 +81,7 @@ class Backend(Protocol):
         """What the kernel offers and this backend uses, for people: name -> "yes", "no" or what is used."""
 
     def has_pidfd(self) -> bool:
-        """Whether processes can be held by pidfds here (Linux 5.4); permanent, hence probed once."""
+        """Whether processes can be held by pidfds here (Linux 5.4). Probed once; again where no fd was left for it."""
 
     def load(self) -> None:
         """Load what `arm` needs, in the supervisor, so that no forked rank has to."""

@@ -57,8 +57,11 @@ class NativeBackend:
         """See the contract. Asked by the core: an interpreter built with old headers has no `os.pidfd_open`."""
         global _has_pidfd  # noqa: PLW0603 - an answer of the kernel, the same for the life of this process
         if _has_pidfd is None:
+            answer = lib.spx_open_pidfd(os.getpid())
+            if answer in {-errno.EMFILE, -errno.ENFILE}:
+                return False  # for this call: no fd is left
             # The right answer about a process that is no child of its own, after it was opened and waited for.
-            _has_pidfd = lib.spx_open_pidfd(os.getpid()) == -errno.ECHILD
+            _has_pidfd = answer == -errno.ECHILD
         return _has_pidfd
 
     def load(self) -> None:

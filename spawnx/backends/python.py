@@ -48,7 +48,7 @@ class PythonBackend:
         global _has_pidfd  # noqa: PLW0603 - an answer of the kernel, the same for the life of this process
         if _has_pidfd is None:
             _has_pidfd = _probe_pidfd()
-        return _has_pidfd
+        return bool(_has_pidfd)
 
     def load(self) -> None:
         """See the contract.
@@ -172,8 +172,8 @@ def _prctl_of_ctypes() -> Callable[[tuple[int, ...]], int]:
     return lambda arguments: int(prctl(*arguments))
 
 
-def _probe_pidfd() -> bool:
-    """Try the real calls: a libc, a kernel or a seccomp filter may each lack them."""
+def _probe_pidfd() -> bool | None:
+    """Try the real calls: a libc, a kernel or a seccomp filter may each lack them. None: ask again, no fd is left."""
     if not (hasattr(os, "pidfd_open") and hasattr(os, "P_PIDFD")):
         return False
     try:
@@ -181,6 +181,8 @@ def _probe_pidfd() -> bool:
     except OSError as error:
         if error.errno in FORBIDDEN:
             return False
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            return None
         raise
     try:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
