@@ -21,7 +21,7 @@ TORCH = "torch==2.13.0"
 # What the C core is compiled with (setup.py), and what it is read by in addition.
 WARNINGS = ["-std=gnu11", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror"]
 # The tests that run the C core, by itself and in each launcher that uses it.
-CORE_TESTS = [f"tests/unit/test_{name}.py" for name in ("core", "held", "exec", "fork")]
+CORE_TESTS = [f"tests/unit/test_{name}.py" for name in ("core", "popen", "exec", "fork")]
 # A process that is cloned has one thread: there is nothing for ThreadSanitizer, which starts another one.
 CLONE_TESTS = [f"tests/unit/test_{name}.py" for name in ("clone", "clone_guards", "preload")]
 # By name: the flags, gcc's runtimes, which must be loaded before the interpreter, and the environment of the tests.

@@ -4,7 +4,7 @@ A campaign of random runs: `python -m tests.campaigns.failures --runs 1000`. In 
 are causes, which raise, exit, die by a signal, hang after they raised, can't report because the disk is full, or are
 killed while they do; peers raise what one raises whose peer is gone, sometimes before the cause is known; others stay,
 ignore SIGTERM, are stopped, or end well. Each notes what it is about to do, and when. What is to be told follows from
-the draw and those notes alone. The short form is in the suite: tests/contract/test_every_failure.py.
+the draw and those notes alone. The short form is in the suite: tests/unit/test_every_failure.py.
 """
 
 from __future__ import annotations

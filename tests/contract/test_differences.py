@@ -1,7 +1,7 @@
 """Where spawnx differs from the reference on purpose. Each test shows both sides: what torch does, what spawnx does.
 
 More of them stand where their subject is: bad input in `test_bad_input.py`, an argument that its caller drops in
-`test_arguments.py`, `numa_options` in `test_callers.py`, lazy names in `test_namespace.py`.
+`test_arguments.py`, `numa_options` in `test_call_sites.py`, lazy names in `test_namespace.py`.
 """
 
 from __future__ import annotations
