@@ -42,7 +42,7 @@ WITH_STACK = SIGNALS[:5]
 RAISES = {
     "raise": "ValueError",
     "chained": "ValueError",
-    "unpicklable": "tests.ranks.UnpicklableError",
+    "unpicklable": "tests.ranks.endings.UnpicklableError",
     "5 MB": "ValueError",
     "hangs": "ValueError",
     "exits 0": "ValueError",

@@ -70,12 +70,12 @@ def _warnings(impl: Impl, caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def _traceback_of_users(function: Any, *args: Any) -> str:
-    """What Python says of an exception below a function, from the first frame of `tests/ranks.py` on."""
+    """What Python says of an exception below a function, from the first frame of its own on."""
     try:
         function(*args)
     except Exception:  # noqa: BLE001
         text = traceback.format_exc()
-    return text[text.index(f'  File "{ranks.__file__}"') :]
+    return text[text.index(f'  File "{function.__code__.co_filename}"') :]
 
 
 @pytest.mark.torch_spawn
@@ -114,8 +114,8 @@ def test_rank_that_raised_ends_with_exit_code_1(impl: Impl, start_method: str) -
             ranks.raise_chained,
             ["KeyError: 'cause'", "direct cause of the following exception", "ValueError: x"],
         ),
-        (ranks.raise_unpicklable, ["tests.ranks.UnpicklableError: x"]),
-        (ranks.raise_silent, ["tests.ranks.SilentError: <exception str() failed>"]),
+        (ranks.raise_unpicklable, ["tests.ranks.endings.UnpicklableError: x"]),
+        (ranks.raise_silent, ["tests.ranks.endings.SilentError: <exception str() failed>"]),
         (ranks.recurse, ["[Previous line repeated", "RecursionError: maximum recursion depth exceeded"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -219,7 +219,7 @@ def test_other_base_exception_goes_to_stderr(impl: Impl, capfd: pytest.CaptureFi
     """What isn't reported is at least printed, as in every process of multiprocessing."""
     _failure_of(impl, ranks.raise_base_exception, "OwnBaseError")
 
-    assert "tests.ranks.OwnBaseError: base" == capfd.readouterr().err.splitlines()[-1]
+    assert "tests.ranks.endings.OwnBaseError: base" == capfd.readouterr().err.splitlines()[-1]
 
 
 # A rank that dies by a signal
