@@ -85,7 +85,7 @@ static struct kind *find(struct survey *survey, PyTypeObject *type)
 }
 
 /* Whether a class made by Python code gives its objects a finalizer. The survey may miss these objects: the collector
- * doesn't track them, or they were created as objects of another class. */
+ * may not track them, or they were created as objects of another class. */
 static int gives_finalizer(PyTypeObject *type)
 {
     return (PyType_GetFlags(type) & Py_TPFLAGS_HEAPTYPE) != 0 && PyType_GetSlot(type, Py_tp_finalize) != NULL;

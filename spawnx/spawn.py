@@ -124,8 +124,8 @@ def start_processes(
             once in each rank. Pass their names, or `()` for none; "__main__" imports the main module, as `__mp_main__`.
             "auto" is the value of `SPAWNX_PRELOAD`. If that is "auto" or unset, the modules are: torch and numpy, if
             this process has imported them; the modules of the standard library that the main module and the module of
-            `fn` use; and the names given to `spawnx.preload` and `multiprocessing.set_forkserver_preload`. Of torch,
-            numpy and the standard library, only those that these two modules import before they do anything that
+            `fn` use; and the names given to `spawnx.preload` and `multiprocessing.set_forkserver_preload`. torch, numpy
+            and the standard library's modules count only if these two modules import them before they do anything that
             might change the import. A module that raises, starts threads or opens files when it is imported is not
             preloaded, and spawnx logs a warning. If you name a module, all ranks share the state that it has after its
             import, such as random state. Make sure that this is right for it. State that the module renews by

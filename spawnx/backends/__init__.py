@@ -62,7 +62,7 @@ def _find_native() -> tuple[Backend | None, str]:
     if sys.platform != "linux" or sys.implementation.name != "cpython":
         return None, "the C core is for CPython on Linux"
     if not getattr(sys, "_is_gil_enabled", _yes)():
-        # Not tested there. Loading it would also switch the lock on, for the whole process (PEP 703).
+        # Not tested on these. Loading it would also switch the lock on, for the whole process (PEP 703).
         return None, "the C core is for interpreters with a global lock, and this one is free-threaded"
     try:
         with standard_library():
