@@ -52,7 +52,7 @@ class Watch(Protocol):
         """
 
     def discard(self, sentinels: Sequence[int]) -> None:
-        """Stop watching these; others than the watched ones are ignored.
+        """Stop watching these. Sentinels that aren't watched are ignored.
 
         Call it before closing them. A process that the user has forked may keep the open file description alive, and
         epoll would go on reporting it.
