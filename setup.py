@@ -1,10 +1,10 @@
-"""The optional C core. Everything else about the package stands in pyproject.toml.
+"""Build the optional C core. Everything else about the package is in pyproject.toml.
 
-SPAWNX_PURE decides: unset, the core is built where that can be done (Linux, CPython, a compiler); 1, it is not; 0, it
-is, and whoever can't is told why (CI, releases). SPAWNX_CFLAGS are more flags, for the core only.
+SPAWNX_PURE decides. Unset: the core is built where possible (Linux, CPython, a compiler). 1: it is not built. 0: it is
+built, or the build fails with the reason (CI, releases). SPAWNX_CFLAGS adds compiler flags, for the core only.
 
-The compiler is asked before setup(): an extension that fails later leaves a wheel that claims a platform and has
-nothing of it.
+The compiler is tried before setup(): if the extension failed later, the wheel would be named for a platform and contain
+no extension.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ HERE = Path(__file__).resolve().parent
 FLAGS = ["-std=gnu11", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-fvisibility=hidden"]
 # abi3: one wheel for every CPython from 3.10 on. Free-threaded builds can't load one (before 3.15).
 ABI3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
-# The program; what is first has its main().
+# The sources of the program; main() is in the first.
 GUARDIAN = ["csrc/guardian.c", "csrc/guard.c"]
 PROBE = "#include <Python.h>\n#include <sys/epoll.h>\n#include <sys/prctl.h>\n"
 
 
 def why_not(*, has_cffi: bool) -> str | None:
-    """Why the core is not built, or None if it is."""
+    """Return why the core is not built, or None if it is."""
     wish = os.environ.get("SPAWNX_PURE", "")
     if wish not in {"", "0", "1"}:
         sys.exit(f"SPAWNX_PURE={wish!r} is not a choice: 1 for no C core, 0 to insist on it, or unset it")
@@ -52,7 +52,7 @@ def _missing(*, has_cffi: bool) -> str | None:
 
 
 def _compiler_fault() -> str | None:
-    """What is wrong with the compiler, which is to make a library that includes what the core includes; or None."""
+    """Try the compiler on a library with the core's includes; return its error, or None."""
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "probe.c")
@@ -70,7 +70,7 @@ def _compiler_fault() -> str | None:
 
 
 def arguments() -> dict[str, Any]:
-    """What setup() is told of the core."""
+    """Return the arguments of setup() for the core."""
     reason = why_not(has_cffi=find_spec("cffi") is not None)
     if reason:
         sys.stderr.write(f"spawnx is built without its C core: {reason}\n")
@@ -83,14 +83,14 @@ def arguments() -> dict[str, Any]:
 
 
 def flags() -> list[str]:
-    """What the compiler is told, for the library and the program."""
-    # Else the debug information names the folder of this build, and no two wheels are equal.
+    """Return the compiler's flags, for the library and the program."""
+    # Otherwise the debug information names the folder of this build, and no two wheels are equal.
     no_folder = f"-fdebug-prefix-map={HERE}=."
     return [*FLAGS, no_folder, *shlex.split(os.environ.get("SPAWNX_CFLAGS", ""))]
 
 
 class BuildCore(build_ext):
-    """Builds the library, and beside it the guardian: a program, as it must outlive its supervisor at little cost."""
+    """Build the library and the guardian, which is a program: it must outlive its supervisor and use little memory."""
 
     def run(self) -> None:
         """See setuptools."""
@@ -106,7 +106,7 @@ class BuildCore(build_ext):
 
 
 def core() -> Any:
-    """The core as cffi builds it: `csrc/spawnx.h` is its surface, read as it is."""
+    """Return cffi's description of the core. cffi reads its surface, `csrc/spawnx.h`, as it is."""
     from cffi import FFI
 
     ffi = FFI()
@@ -119,7 +119,7 @@ def core() -> Any:
         include_dirs=["csrc"],
         extra_compile_args=flags(),
         py_limited_api=ABI3,
-        # cffi defines it without a value: with the least version, newer symbols can't slip in.
+        # cffi defines it without a value. With the minimum version as its value, newer symbols can't be used.
         define_macros=[("Py_LIMITED_API", "0x030A0000")] if ABI3 else [],
     )
     return ffi

@@ -1,4 +1,4 @@
-/* Which surface this library has: the package refuses another one. */
+/* The version of the surface of this library. The package refuses any other version. */
 
 #include "internal.h"
 

@@ -1,15 +1,15 @@
-/* One child: held by a pidfd, looked at, reaped; and those that no pidfd holds, by their pids. */
+/* One child: open a pidfd, look at it, reap it. Also looks, by pid, at children that no pidfd holds. */
 
 #include "internal.h"
 
 #include <sys/resource.h>
 
-/* <linux/pidfd.h>: _IOWR(0xFF, 11, struct pidfd_info) with the 64 bytes of its first form, and the bit by which it tells
- * exit codes. */
+/* <linux/pidfd.h>: _IOWR(0xFF, 11, struct pidfd_info) with the 64 bytes of its first form, and the bit that requests
+ * the exit code. */
 #define GET_INFO 0xC040FF0BUL
 #define INFO_EXIT (1ULL << 3)
 
-/* The raw call: it has the rusage, which libc's waitid() withholds. With WNOWAIT it fills it in as well. */
+/* The raw system call returns the rusage, which libc's waitid() does not. It does so with WNOWAIT, too. */
 static int wait_for(int type, int id, int flags, siginfo_t *ret_info, struct rusage *ret_usage)
 {
     long result;
@@ -20,7 +20,7 @@ static int wait_for(int type, int id, int flags, siginfo_t *ret_info, struct rus
     return result < 0 ? -errno : 0;
 }
 
-/* The exit status of a child that somebody else has reaped (PIDFD_GET_INFO, Linux 6.15): 0, or -errno. */
+/* Get the exit status of a child that somebody else has reaped (PIDFD_GET_INFO, Linux 6.15): 0, or -errno. */
 static int reaped_status(int pidfd, int *ret_status)
 {
     struct {
@@ -51,7 +51,7 @@ static int code_in(const siginfo_t *info)
 
 int spx_look(int pidfd, int *ret_code, struct rusage *ret_usage)
 {
-    siginfo_t info = {0}; /* si_pid stays 0 where nothing is to be told */
+    siginfo_t info = {0}; /* si_pid stays 0 while the child runs */
 
     int result = wait_for(SPX_P_PIDFD, pidfd, WNOWAIT, &info, ret_usage);
     if (result == -ECHILD) {
@@ -73,8 +73,8 @@ int spx_open_pidfd(int pid)
 
     if (pidfd < 0)
         return errno == ESRCH ? -ECHILD : -errno;
-    /* Between the fork and now an ignored SIGCHLD, or somebody's waitpid(-1), may have reaped the child, and the kernel
-     * may have given its number away. Only of a child of ours does waitid tell anything. */
+    /* Between the fork and now, an ignored SIGCHLD or somebody's waitpid(-1) may have reaped the child. Then another
+     * process may have got its number. waitid reports on children only, so that one is SPX_LOST. */
     int result = spx_look((int)pidfd, &code, NULL);
     if (result == 0 && code == SPX_LOST)
         result = -ECHILD;
@@ -108,7 +108,7 @@ int spx_sweep(const int *pids, int n, struct spx_seen *ret_seen, int max)
         struct rusage usage = {0};
         int result = wait_for(P_PID, pids[i], WNOWAIT, &info, &usage);
         if (result < 0 && result != -ECHILD)
-            return seen > 0 ? seen : result; /* found again at the next call */
+            return seen > 0 ? seen : result; /* the next call finds the error again */
         if (result == 0 && info.si_pid == 0)
             continue;
         ret_seen[seen++] = (struct spx_seen){

@@ -1,4 +1,4 @@
-/* Memory in large pages, which a clone copies the table of in less time. */
+/* Memory in large pages: their page tables are smaller, so that a clone copies them in less time. */
 
 #include "internal.h"
 
@@ -11,7 +11,7 @@
 
 int spx_collapse(long start, long end)
 {
-    const long size = 2L << 20; /* of a large page where base pages have 4 KiB */
+    const long size = 2L << 20; /* of a large page if base pages have 4 KiB */
     int n = 0;
 
     for (long at = (start + size - 1) / size * size; at + size <= end; at += size) {

@@ -1,4 +1,4 @@
-/* What is to be seen to before a process forks copies of itself that go on with all it has; and who adopts them. */
+/* Preparing a process for forks whose children go on with all its state, and adopting these children. */
 
 #include "internal.h"
 
@@ -7,8 +7,9 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 
-/* Whether there is one thread: unshare(2) says that it has nothing to do, or EINVAL. Containers forbid it to those who
- * have no rights, whatever they ask: then the folder of the threads has a link for each. */
+/* Check that this process has one thread: 0, or -errno. With one thread, unshare(CLONE_THREAD) succeeds and does
+ * nothing; else it fails with EINVAL. Containers forbid any unshare(2) to unprivileged processes. Then the link count
+ * of /proc/self/task shows the number of threads. */
 static int check_one_thread(void)
 {
     struct stat threads;
@@ -19,14 +20,14 @@ static int check_one_thread(void)
         return -EBUSY;
     if (stat("/proc/self/task", &threads) < 0)
         return -ENOTSUP;
-    return threads.st_nlink == 3 ? 0 : -EBUSY; /* with . and .. */
+    return threads.st_nlink == 3 ? 0 : -EBUSY; /* its own, . and .. */
 }
 
 int spx_get_ready_to_fork(void)
 {
     int result = check_one_thread();
 
-    /* Or each copy would write what is buffered. */
+    /* Otherwise each copy would write the buffered output again. */
     if (result == 0)
         (void)fflush(NULL);
     return result;

@@ -1,4 +1,4 @@
-/* The watch over a supervisor. */
+/* The guardian's loop: watch a supervisor, hold its ranks, end them after it. */
 
 #include "guard.h"
 
@@ -7,19 +7,19 @@
 #include <sys/socket.h>
 #include <time.h>
 
-/* Ranks, by the fds of their pidfds: above, none are taken. */
+/* Pidfds with this number or a higher one are not held. */
 #define MAX_FDS 65536
-/* How many ends are taken at once. */
+/* The most events that one epoll_wait returns. */
 #define EVENTS 64
 
 struct held {
     const struct spx_guard *what;
     int epoll;
-    int n;                        /* ranks that live */
-    int owner_gone;               /* the supervisor's end of the channel is closed, or it has ended */
+    int n;                        /* ranks that are alive */
+    int owner_gone;               /* the supervisor has ended, or its end of the channel is closed */
     int dismissed;                /* by the supervisor */
-    int error;                    /* -errno: a sandbox forbids what we need */
-    unsigned char kinds[MAX_FDS]; /* by pidfd: 0 for none, or how the rank was announced */
+    int error;                    /* -errno: a sandbox forbids a call that we need */
+    unsigned char kinds[MAX_FDS]; /* by pidfd: the message that announced it, 0 for none */
 };
 
 static int watch(const struct held *held, int fd)
@@ -42,14 +42,14 @@ static int hold(struct held *held, int pidfd, int kind)
 
 static void drop(struct held *held, int pidfd)
 {
-    /* Closing is not enough: the supervisor has the same description open, and epoll would tell its end for ever. */
+    /* close() is not enough: the supervisor has the same open file description, so epoll would report it for ever. */
     epoll_ctl(held->epoll, EPOLL_CTL_DEL, pidfd, NULL);
     held->kinds[pidfd] = 0;
     held->n--;
     close(pidfd);
 }
 
-/* Hold those that come with a message: how many. */
+/* Hold the ranks whose pidfds come with a message. Returns how many. */
 static int hold_all(struct held *held, struct msghdr *message, int kind)
 {
     struct cmsghdr *part = CMSG_FIRSTHDR(message);
@@ -63,7 +63,7 @@ static int hold_all(struct held *held, struct msghdr *message, int kind)
     return n;
 }
 
-/* Take one message. Whether there was one. */
+/* Read one message. Returns whether there may be another. */
 static int listen_once(struct held *held)
 {
     char word = 0;
@@ -85,7 +85,7 @@ static int listen_once(struct held *held)
     while (size < 0 && errno == EINTR);
     if (size < 0 && errno == EAGAIN)
         return 0;
-    /* A sandbox's, taken for the supervisor's end, would cost the ranks of a living one their folder. */
+    /* A sandbox forbids it. If that counted as the supervisor's end, a live call would lose its folder. */
     if (size < 0 && (errno == ENOSYS || errno == EPERM)) {
         held->error = -errno;
         return 0;
@@ -94,14 +94,14 @@ static int listen_once(struct held *held)
         held->owner_gone = 1;
     if (size == 0)
         return 0;
-    /* Told once, before what was sent is read: it left answers of ours unread. */
+    /* The supervisor has closed its end, and has not read our answers. ECONNRESET comes once, before what it sent. */
     if (size < 0)
         return errno == ECONNRESET;
     if (word == SPX_DISMISS)
         held->dismissed = 1;
     if (word == SPX_HOLD_ARMED || word == SPX_HOLD_UNARMED) {
         int n = hold_all(held, &message, word);
-        /* A supervisor that has died meanwhile is noticed by its pidfd; SIGPIPE must not be how. */
+        /* If the supervisor has died in the meantime, its pidfd reports that. MSG_NOSIGNAL: no SIGPIPE for it. */
         if (send(held->what->channel, &n, sizeof n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 &&
             (errno == ENOSYS || errno == EPERM))
             held->error = -errno;
@@ -109,7 +109,7 @@ static int listen_once(struct held *held)
     return 1;
 }
 
-/* Take what has happened, for which it waits up to timeout_ms: 0, or -errno. */
+/* Wait up to timeout_ms for events, and handle them: 0, or -errno. */
 static int take(struct held *held, int timeout_ms)
 {
     struct epoll_event events[EVENTS];
@@ -154,7 +154,7 @@ static void wait_for_ends(struct held *held, long ms)
             return;
 }
 
-/* End the ranks of a supervisor that is gone, or has executed another program. */
+/* End the ranks of a supervisor that has ended or executed another program. */
 static void end_all(struct held *held, int executed)
 {
     for (int i = 0; i < held->what->n_steps && held->n > 0; i++) {
@@ -172,7 +172,7 @@ static int has_ended(int pidfd)
     return poll(&process, 1, 0) == 1;
 }
 
-/* Whether signals can be sent by pidfd, which a sandbox may forbid: asked of ourselves, before anybody relies on us. */
+/* Check that signals can be sent by pidfd, which a sandbox may forbid. Tried on ourselves, before any rank is held. */
 static int check_signals(void)
 {
     int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
@@ -200,7 +200,7 @@ int spx_guard(const struct spx_guard *what)
         result = -errno;
     while (result == 0 && !held.owner_gone && !held.dismissed)
         result = take(&held, -1);
-    /* What the supervisor sent before its end is still to be read, or those ranks would be nobody's. */
+    /* Read what the supervisor sent before its end: otherwise nobody would end those ranks. */
     while (result == 0 && !held.dismissed && listen_once(&held))
         result = held.error;
     if (result == 0 && !held.dismissed) {

@@ -10,8 +10,8 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-/* Leave what the supervisor's user sees: its terminal, its streams (a reader's end of file would wait for us), its
- * folder. All signals are blocked by whoever launches, and stay so: only SIGKILL ends us before our time. */
+/* Detach from the supervisor's terminal, streams and current folder. While we had a stream open, its reader would get
+ * no end of file. All signals were blocked at the launch and stay blocked, so only SIGKILL can end us early. */
 static void daemonize(void)
 {
     sigset_t all;
@@ -33,8 +33,8 @@ static void daemonize(void)
     }
 }
 
-/* Whether a file may be a rank's, as spawnx/ipc/names.py has it: its report, one that was being written, or the word
- * that it has ended well; or the scoreboard, where that has a name. */
+/* Whether a file's name is one of spawnx/ipc/names.py: a rank's report, a partly written report, the mark of a rank
+ * that has succeeded; or the scoreboard, if that has a name. */
 static int is_of_ours(const char *name)
 {
     const char *kind = name + strspn(name, "0123456789");
@@ -45,9 +45,9 @@ static int is_of_ours(const char *name)
            strcmp(kind, ".pickle.ended") == 0;
 }
 
-/* Remove a context's folder with what is in it of ours. By its fd, which is as old as the folder: where another user may
- * rename, the path may be another one's by now, or a link to it. Should that happen before the last line, the worst is
- * that another empty folder is removed. */
+/* Remove a context's folder and our files in it. The files by the folder's fd, which is as old as the folder: if
+ * another user may rename it, the path may be another folder by now, or a link. If that happens between lstat and
+ * rmdir, the worst result is that another empty folder is removed. */
 static void remove_folder(int fd, const char *path)
 {
     DIR *folder = fdopendir(fd);
@@ -57,7 +57,7 @@ static void remove_folder(int fd, const char *path)
 
     if (folder == NULL)
         return;
-    rewinddir(folder); /* its offset was the supervisor's, too */
+    rewinddir(folder); /* the supervisor may have moved the offset, which we share */
     while ((entry = readdir(folder)) != NULL)
         if (is_of_ours(entry->d_name))
             unlinkat(fd, entry->d_name, 0);
@@ -67,8 +67,8 @@ static void remove_folder(int fd, const char *path)
     closedir(folder);
 }
 
-/* A pidfd of the supervisor, -1 if it is gone: only while it is our parent its number is nobody else's. In an outer pid
- * namespace it has no number that means it here: then the channel alone tells of its end, and this fd tells nothing. */
+/* A pidfd of the supervisor, or -1 if it has ended: no other process has its number while it is our parent. If it is in
+ * an outer pid namespace, its number means nothing in ours. Then only the channel reports its end, not this fd. */
 static int pidfd_of_parent(int pid)
 {
     if (getppid() == 0)
@@ -83,8 +83,8 @@ static int number(const char *text)
     return (int)strtol(text, NULL, 10);
 }
 
-/* The ladder that an argument is: "U2:400,15:1600,9:30000", each step a signal and milliseconds, with a U in front if it
- * is for unarmed ranks only. 0, or -1 if it is none. */
+/* Read a ladder, such as "U2:400,15:1600,9:30000": each step is a signal and a wait in milliseconds, after a U if it is
+ * for unarmed ranks only. 0, or -1 if the text is no ladder. */
 static int read_ladder(const char *text, struct spx_guard *ret_what)
 {
     char *end = NULL;
@@ -109,8 +109,8 @@ static int read_ladder(const char *text, struct spx_guard *ret_what)
     return -1;
 }
 
-/* spawnx-guardian CHANNEL FOLDER SUPERVISOR LADDER PATH: two fds, the parent's pid, how its orphans are ended, and the path
- * of the folder, which is removed after them. */
+/* spawnx-guardian CHANNEL FOLDER SUPERVISOR LADDER PATH: two fds, the supervisor's pid, the ladder that ends its
+ * orphans, and the path of the folder, which is removed after them. */
 int main(int argc, char **argv)
 {
     struct spx_guard what = {0};

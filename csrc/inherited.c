@@ -1,12 +1,12 @@
-/* What fork(2) copies from the calling thread into a child, and execve(2) leaves as it is; as far as only system calls
- * tell. The list is the kernel's: what dup_task_struct() and copy_process() copy, and prctl(2) can ask for (Linux 6.12). */
+/* State that a child inherits by fork(2) from the calling thread, that execve(2) keeps, and that only system calls
+ * show. The list follows the kernel: dup_task_struct(), copy_process(), and what prctl(2) can read (Linux 6.12). */
 
 #include "internal.h"
 
 #include <stddef.h>
 #include <sys/prctl.h>
 
-/* Newer than many headers. */
+/* Many headers lack it. */
 #ifndef SYS_sched_getattr
 #if defined __x86_64__
 #define SYS_sched_getattr 315
@@ -15,7 +15,7 @@
 #endif
 #endif
 
-/* Of <linux/prctl.h>, <linux/keyctl.h>, <linux/ioprio.h> and <asm/prctl.h>. */
+/* From <linux/prctl.h>, <linux/keyctl.h>, <linux/ioprio.h> and <asm/prctl.h>. */
 enum {
     GET_MACHINE_CHECKS = 34,
     GET_THP_DISABLE = 42,

@@ -1,9 +1,9 @@
-/* What the files of the core share, and old headers lack. */
+/* Declarations that the files of the core share, and definitions that old headers lack. */
 
 #ifndef SPX_INTERNAL_H
 #define SPX_INTERNAL_H
 
-#ifndef _GNU_SOURCE /* Python.h has it */
+#ifndef _GNU_SOURCE /* Python.h defines it */
 #define _GNU_SOURCE
 #endif
 
@@ -13,8 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* System calls by number: a libc that has wrappers for them would raise what the wheel demands (pidfd_open: glibc
- * 2.36). These numbers are the same on every architecture but alpha. */
+/* System calls are made by number: with a libc's wrapper, the wheel would need a newer libc (pidfd_open: glibc 2.36).
+ * These numbers are the same on every architecture but alpha. */
 #ifndef SYS_pidfd_send_signal
 #define SYS_pidfd_send_signal 424
 #endif
@@ -32,7 +32,7 @@
 
 struct rusage;
 
-/* As spx_peek, with what the child has used: 0, or -errno. */
+/* As spx_peek, and get the child's resource usage: 0, or -errno. */
 int spx_look(int pidfd, int *ret_code, struct rusage *ret_usage);
 
 #endif

@@ -1,4 +1,4 @@
-/* A program started by vfork and exec. */
+/* Starting a program by vfork and exec. */
 
 #include "internal.h"
 
@@ -7,7 +7,7 @@
 #include <poll.h>
 #include <sys/prctl.h>
 
-/* Where fds are closed one by one: those below. */
+/* Without close_range(2), only fds below this are closed. */
 #define CLOSE_MAX 65536
 
 /* What follows, up to `start_child`, runs between vfork and exec: in the parent's memory, on the parent's stack, while
@@ -15,8 +15,8 @@
  * allocation, no lock, no stdio, no signal handler (all signals are blocked until none is left). What it writes, other
  * than locals, the parent would find. */
 
-/* Handlers of the parent would run in the child's name on the parent's memory once the mask is lifted: exec resets
- * them anyway. Ignored signals stay ignored, as after exec. The child has its own table (no CLONE_SIGHAND). */
+/* Reset the parent's handlers, as exec does anyway: once the mask is lifted, they would run in the child, on the
+ * parent's memory. Ignored signals stay ignored, as after exec. The child has its own table (no CLONE_SIGHAND). */
 static void reset_handlers(void)
 {
     struct sigaction action;
@@ -34,20 +34,20 @@ static void close_between(int first, int last)
 {
     if (first > last || syscall(SYS_close_range, first, last, 0) == 0)
         return;
-    /* Before Linux 5.9, or where a sandbox forbids it: one by one, but not for the minutes that a limit of 2^30 takes. */
+    /* Before Linux 5.9, or if a sandbox forbids it: one by one, up to CLOSE_MAX, as a limit of 2^30 takes minutes. */
     long limit = sysconf(_SC_OPEN_MAX);
     for (int fd = first; fd <= last && fd < limit && fd < CLOSE_MAX; fd++)
         close(fd);
 }
 
-/* Close what lies between; returns what comes after both. */
+/* Close the fds from next to fd - 1. Returns the next number after both. */
 static int close_up_to(int next, int fd)
 {
     close_between(next, fd - 1);
     return fd < next ? next : fd + 1;
 }
 
-/* The table of fds is the child's own (no CLONE_FILES). `error` is the fd by which a failure is told. */
+/* The table of fds is the child's own (no CLONE_FILES). `error` is the fd to which a failure is written. */
 static int keep_only(const int *keep, int n, int error)
 {
     int next = 3;
@@ -56,7 +56,7 @@ static int keep_only(const int *keep, int n, int error)
         if (error < keep[i])
             next = close_up_to(next, error);
         next = close_up_to(next, keep[i]);
-        /* If it is `error`, nothing was open under that number, and what we made of it must not outlive the exec. */
+        /* If it is `error`, the caller had nothing open under that number, and our pipe must not outlive the exec. */
         if (keep[i] == error || fcntl(keep[i], F_SETFD, 0) < 0)
             return -EBADF;
     }
@@ -68,12 +68,12 @@ static int keep_only(const int *keep, int n, int error)
 static int become(const struct spx_launch *what, const sigset_t *mask, int parent, int error)
 {
     if (what->death_signal != 0) {
-        /* Not where a sandbox forbids it: the child then lives as on systems that have no such signal. */
+        /* If a sandbox forbids it, the child runs as on systems without such a signal. */
         if (prctl(PR_SET_PDEATHSIG, what->death_signal, 0, 0, 0) < 0 && errno == EINVAL)
             return -EINVAL;
         int now = getppid();
         if (now != parent && now != 0) /* 0: it is in an outer pid namespace */
-            return -ESRCH;             /* nobody is left to be told */
+            return -ESRCH;             /* nobody is left to read it */
     }
     int result = keep_only(what->keep, what->n_keep, error);
     if (result < 0)
@@ -86,9 +86,9 @@ static int become(const struct spx_launch *what, const sigset_t *mask, int paren
 
 /* The end of what runs in the child. */
 
-/* Start the child, which tells its failure by told[1]. *ret_shared: whether it ran in our memory, so that it has become
- * the program, or failed, by now. Emulators such as qemu-user, and TSan, make a fork of vfork: then it is underway, as it
- * is after a fork of ours. */
+/* Start the child, which writes its error to told[1]. *ret_shared: whether it ran in our memory; then it has executed
+ * the program, or failed, by now. Emulators such as qemu-user, and TSan, make a fork of vfork: then the child is under
+ * way, as after our own fork. */
 static int start_child(
     const struct spx_launch *what, const sigset_t *mask, const int *told, volatile int *ret_shared)
 {
@@ -96,12 +96,12 @@ static int start_child(
     int pid = vfork(); /* NOLINT: by the rules above */
 
     if (pid < 0 && (errno == ENOSYS || errno == EPERM))
-        pid = fork(); /* a sandbox forbids it: by a copy of our memory, then */
+        pid = fork(); /* a sandbox forbids vfork: copy our memory instead */
     if (pid < 0)
         return -errno;
     if (pid == 0) {
-        *ret_shared = 1; /* NOLINT: this the parent is to find */
-        close(told[0]);  /* else a kept fd that isn't open would be found open, if it has this number */
+        *ret_shared = 1; /* NOLINT: the parent must see it */
+        close(told[0]);  /* else a kept fd of this number, which isn't open, would seem open */
         int result = become(what, mask, parent, told[1]);
         (void)!write(told[1], &result, sizeof result);
         _exit(127);
@@ -127,8 +127,8 @@ static sigset_t mask_of(const int *blocked, int n)
     return mask;
 }
 
-/* What the child wrote into the pipe: nothing if it has become the program. The end of the pipe is waited for only where
- * it must be: a process that another thread forks in the meantime keeps it open for as long as it lives. */
+/* The error that the child wrote into the pipe; 0 if it has executed the program. Wait for the pipe's end only if the
+ * child is under way: a process that another thread forks in the meantime keeps the pipe open as long as it lives. */
 static int told_error(int fd, int underway)
 {
     struct pollfd end = {.fd = fd, .events = POLLIN};
@@ -139,7 +139,7 @@ static int told_error(int fd, int underway)
     return read(fd, &error, sizeof error) == (ssize_t)sizeof error ? error : 0;
 }
 
-/* End a child that no pidfd holds, and reap it: never a stranger that got its number from another reaper. */
+/* Kill and reap a child that no pidfd holds. waitid first: if somebody else has reaped it, its number may be reused. */
 static void end_unheld(int pid)
 {
     siginfo_t info;

@@ -1,4 +1,4 @@
-/* The end of a process that leaves to the kernel what it shares with its template. */
+/* Ending a process without destroying the state that it shares with its template: the kernel frees that. */
 
 #include "internal.h"
 
@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* The one state that is kept between two calls: exit(3) hands nothing to what it calls. */
+/* The only state that is kept between two calls, as exit(3) passes no argument to stop_here. */
 static int leaving;
 static int exit_code;
 
@@ -26,7 +26,7 @@ int spx_loaded(void)
     return loaded;
 }
 
-/* Called by exit(3) after all that was registered later, and before all that was registered earlier. */
+/* exit(3) calls it after all functions that were registered later, and before all that were registered earlier. */
 static void stop_here(void)
 {
     if (!leaving)

@@ -8,8 +8,8 @@ int spx_arm(int signum, int parent)
 {
     if (prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0) < 0)
         return -errno;
-    /* In this order: a parent that ends from here on sends the signal, one that ended before is no longer our parent.
-     * Not compared with 1, who adopts orphans in most places: in a container the supervisor may be pid 1. */
+    /* In this order: if the parent ends from here on, the kernel sends the signal; if it ended before, getppid() shows
+     * another process. Not compared with 1, which mostly adopts orphans: in a container the supervisor may be pid 1. */
     int now = getppid();
     return now == parent || now == 0 ? 0 : SPX_ORPHAN;
 }

@@ -1,4 +1,4 @@
-/* One signal to many processes. */
+/* Sending one signal to many processes. */
 
 #include "internal.h"
 

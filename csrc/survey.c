@@ -1,27 +1,27 @@
-/* What lives in an interpreter that is about to end: which objects may do something that can be seen outside. */
+/* Finding, in an interpreter that is about to end, the objects whose destruction may be seen outside the process. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include "internal.h"
 
-/* How many types a survey tells apart, a power of two; how deep it follows untracked containers. */
+/* The size of the table of types, a power of two; how deep a survey follows untracked containers. */
 #define TYPES 2048
 #define MAX_DEPTH 64
 
 enum verdict {
     UNKNOWN,
     QUIET,
-    EACH,  /* each of its objects is a suspect */
-    NOTED, /* one of its objects was, on behalf of all */
+    EACH,  /* every object of it is a suspect */
+    NOTED, /* one object of it is a suspect, for all of them */
 };
 
-/* What is known of a type. */
+/* The facts about a type. */
 struct kind {
     const PyTypeObject *type;
     enum verdict verdict;
     int is_metaclass;
-    traverseproc traverse; /* NULL: its objects refer to nothing */
+    traverseproc traverse; /* NULL: its objects refer to no others */
     inquiry is_gc;
 };
 
@@ -58,7 +58,7 @@ static struct kind kind_of(const struct spx_survey *what, PyTypeObject *type)
 
     if (is_among(what->each, what->n_each, type))
         kind.verdict = EACH;
-    /* A class may have been given a finalizer since it was found quiet. */
+    /* A finalizer may have been added to a class since it was found quiet. */
     else if (is_among(what->quiet, what->n_quiet, type) && PyType_GetSlot(type, Py_tp_finalize) == NULL)
         kind.verdict = QUIET;
     if ((flags & Py_TPFLAGS_HAVE_GC) != 0) {
@@ -68,7 +68,7 @@ static struct kind kind_of(const struct spx_survey *what, PyTypeObject *type)
     return kind;
 }
 
-/* What is known of a type; NULL if there are too many. */
+/* The facts about a type; NULL if there are too many types. */
 static struct kind *find(struct survey *survey, PyTypeObject *type)
 {
     size_t at = ((uintptr_t)type >> 4) % TYPES;
@@ -84,8 +84,8 @@ static struct kind *find(struct survey *survey, PyTypeObject *type)
     return &survey->kinds[at];
 }
 
-/* Whether a class that Python code has made gives its objects a finalizer: they could be anywhere, where the collector
- * doesn't track them, or they are of another class by birth. */
+/* Whether a class made by Python code gives its objects a finalizer. The survey may miss these objects: the collector
+ * may not track them, or they were created as objects of another class. */
 static int gives_finalizer(PyTypeObject *type)
 {
     return (PyType_GetFlags(type) & Py_TPFLAGS_HEAPTYPE) != 0 && PyType_GetSlot(type, Py_tp_finalize) != NULL;
@@ -112,8 +112,8 @@ static int judge(struct survey *survey, PyObject *object, struct kind *kind)
 
 static int visit(PyObject *object, void *context);
 
-/* Look at one object, and at what it refers to: 0, or -errno. Borrowed references only: a count that is written is a
- * page that is copied. */
+/* Look at one object and at the objects that it refers to: 0, or -errno. Borrowed references only: to write a reference
+ * count would copy a page. */
 static int look(struct survey *survey, PyObject *object)
 {
     struct kind *kind = find(survey, Py_TYPE(object));
@@ -121,14 +121,14 @@ static int look(struct survey *survey, PyObject *object)
     if (kind == NULL)
         return -EOVERFLOW;
     int result = judge(survey, object, kind);
-    /* Classes in C are objects of a container type, and no containers. */
+    /* The type of static classes in C is a container type, but they are no containers. */
     if (result == 0 && kind->traverse != NULL && (kind->is_gc == NULL || kind->is_gc(object)))
         result = kind->traverse(object, visit, survey);
     return result;
 }
 
-/* As tp_traverse calls it for everything to which an object refers. What is tracked is in the list of those that are
- * looked at, or is shared with the template. */
+/* tp_traverse calls it for every object to which an object refers. Tracked objects are passed over: they are in the
+ * list of the survey, or shared with the template. */
 static int visit(PyObject *object, void *context)
 {
     struct survey *survey = context;

@@ -1,4 +1,4 @@
-/* Many children: their pidfds in one epoll(7), looked at in batches. */
+/* Watching many children: their pidfds are in one epoll(7), and are looked at in batches. */
 
 #include "internal.h"
 
@@ -19,7 +19,7 @@ int spx_watch_open(struct spx_watch *ret_watch)
 static int control(int watch, int operation, int pidfd, int rank)
 {
     struct epoll_event event = {
-        /* A child once: a zombie stays readable, and taking each out again would be another call per child. */
+        /* A child is reported once. A zombie stays readable, and removing each would be another call per child. */
         .events = rank < 0 ? EPOLLIN : EPOLLIN | EPOLLONESHOT,
         .data.u64 = (unsigned long long)(unsigned)rank << 32 | (unsigned)pidfd,
     };
@@ -32,18 +32,18 @@ int spx_watch_add(const struct spx_watch *watch, int pidfd, int rank)
     return control(watch->fd, EPOLL_CTL_ADD, pidfd, rank);
 }
 
-/* Note one that epoll has told. Whether the caller is to hear of it at once, because it has failed or is no child; or
- * -errno, or -EAGAIN if it runs: then it is told again. */
+/* Note one that epoll has reported. 1 if spx_watch_wait must return at once, because it has failed or is no child; else
+ * 0; or -errno. -EAGAIN if it runs: then epoll reports it again. */
 static int note(struct spx_watch *watch, int pidfd, int rank)
 {
     struct rusage usage = {0};
     int code = 0;
-    int result = watch->n_seen < 0 ? -EINVAL : 0; /* what the caller wrote over is no index */
+    int result = watch->n_seen < 0 ? -EINVAL : 0; /* no index: the caller has overwritten it */
 
     if (result == 0 && rank >= 0)
         result = spx_look(pidfd, &code, &usage);
     if (result == 0 && code == SPX_RUNS)
-        result = -EAGAIN; /* epoll was right, waitid is too: a tracer has been told first */
+        result = -EAGAIN; /* it has ended, but its tracer has not reaped it yet */
     if (result < 0) {
         control(watch->fd, EPOLL_CTL_MOD, pidfd, rank);
         return result;
@@ -57,7 +57,7 @@ static int note(struct spx_watch *watch, int pidfd, int rank)
     return rank < 0 || code != 0;
 }
 
-/* Forget what is no child: it is told anew as long as it is readable. */
+/* Forget fds that are no child: epoll reports them again as long as they are readable. */
 static void forget_others(struct spx_watch *watch)
 {
     for (int i = watch->n_seen - 1; i >= 0; i--)
@@ -90,7 +90,7 @@ int spx_watch_wait(struct spx_watch *watch, int timeout_ms, int enough, int gath
     return watch->n_seen;
 }
 
-/* Forget a child that has been seen: 1, or 0 if none has, and epoll may still tell it. */
+/* Forget a child that has been seen: 1; or 0 if it was not seen, and epoll may still report it. */
 static int forget(struct spx_watch *watch, int pidfd)
 {
     for (int i = watch->n_seen - 1; i >= 0; i--) {
@@ -104,7 +104,7 @@ static int forget(struct spx_watch *watch, int pidfd)
 
 int spx_watch_discard(struct spx_watch *watch, const int *pidfds, int n)
 {
-    /* From the last on: mostly these are the ones that were seen, in that order, and each is found at once. */
+    /* Backwards: mostly these are the seen ones in the same order, and `forget` then finds each at once. */
     for (int i = n - 1; i >= 0; i--)
         if (!forget(watch, pidfds[i]))
             epoll_ctl(watch->fd, EPOLL_CTL_DEL, pidfds[i], NULL);

@@ -6,15 +6,16 @@ A drop-in for `torch.multiprocessing.spawn` that needs no torch::
 
     mp.spawn(train, args=(cfg,), nprocs=8)
 
-The names of the reference are here: `spawn`, `start_processes`, `ProcessContext`, `SpawnContext`,
+The package defines the names of the reference: `spawn`, `start_processes`, `ProcessContext`, `SpawnContext`,
 `ProcessException`, `ProcessRaisedException`, `ProcessExitedException`. Every other name (`get_context`,
-`Queue`, `set_sharing_strategy`, …) is looked up on `torch.multiprocessing` if torch is loaded, else on
-`multiprocessing`, at the moment it is asked for.
+`Queue`, `set_sharing_strategy`, …) is looked up at each use: on `torch.multiprocessing` if that is loaded, else on
+`multiprocessing`.
 
-What is in use, and why, in words: `backend` and `backend_reason` for the next call; `launcher` and `launcher_reason`
-for the last call of this process, or before the first, for what `spawn` would take.
+`backend` and `backend_reason` describe the backend of the next call. `launcher` and `launcher_reason` describe the
+launcher of the last call of this process; before the first call, the one that `spawn` would use.
 
-Every rank imports this package, so nothing is imported here, not even `__future__`: names are found when they are used.
+Every rank imports this package. So this module imports no other module of spawnx and not even `__future__`: it imports
+the module that defines a name when the name is first used.
 """
 
 import sys
@@ -59,7 +60,7 @@ _HOMES = {
 
 
 def _elsewhere() -> "ModuleType":
-    """The module that has the names which are not ours: asked anew each time, torch may be imported later."""
+    """The module that defines all other public names. Looked up each time, as torch may be imported later."""
     loaded = sys.modules.get("torch.multiprocessing")
     if loaded is not None:
         return loaded
@@ -77,7 +78,7 @@ def _public_names() -> list[str]:
 
 
 def _import(module: str) -> "Any":
-    """A module of ours."""
+    """Import a module of spawnx."""
     from spawnx.standard import standard_library
 
     with standard_library():
@@ -99,7 +100,7 @@ def __getattr__(name: str) -> object:
         return served if name == "launcher" else reason
     if name == "__all__":
         return _public_names()
-    # Protocols such as copy and inspect probe for dunders: no reason to import multiprocessing.
+    # copy, inspect and others probe for dunder names: that is no reason to import multiprocessing.
     if not name.startswith("__") and hasattr(_elsewhere(), name):
         return getattr(_elsewhere(), name)
     msg = f"module {__name__!r} has no attribute {name!r}"
@@ -111,10 +112,10 @@ def __dir__() -> list[str]:
 
 
 class _Package(type(sys)):  # type: ignore[misc]
-    """This package, in which `spawn` is a function as in the reference, though a module has that name too.
+    """The class of this package. In it `spawn` is a function, as in the reference, although a module has that name too.
 
-    After it has imported `spawnx.spawn`, by whatever statement and whenever, the import system writes the
-    submodule over the function: the function is put in its place.
+    The import system assigns each imported submodule to its package. After any import of `spawnx.spawn` the module
+    would replace the function, so `__setattr__` stores the function instead.
     """
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -1,4 +1,4 @@
-"""`python -m spawnx`: what spawnx uses here and why, what is missing, and a first run that is checked and timed."""
+"""`python -m spawnx` shows what spawnx uses on this system and what is missing, then checks and times a first run."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from typing import Any
 
 _REPETITIONS = 5
-# Medians of so few runs on a busy machine differ by this much without a cause.
+# On a busy machine, medians of so few runs differ by up to this factor without a cause.
 _NOISE = 1.15
-# The width of the two columns on the left, and of the text beside them.
+# The widths of the two columns on the left and of the text column.
 _LEFT, _NAME, _TEXT = 11, 21, 88
 _GUARDED = (
     "Each call starts a guardian as well, which ends the ranks if this process is killed; "
     "multiprocessing's have none."
 )
-# Where the time goes when few light ranks are slower than multiprocessing's, by the launcher that served.
+# Why few light ranks may be slower than multiprocessing's: launcher -> its fixed cost.
 _FIXED_COSTS = {
     "clone": "Each call starts one interpreter more, from which the ranks are cloned: that pays from a few ranks on, "
     "and the sooner the more they import. " + _GUARDED,
@@ -45,21 +45,21 @@ def main(arguments: Sequence[str] | None = None, expected: int = selftest.PRIMES
     """Run the command.
 
     Args:
-        arguments: of the command line, without the program.
+        arguments: the command line without the program's name; None takes `sys.argv`.
         expected: the number of primes that the ranks should find.
 
     Returns:
         The exit code: 1 if a rank failed, or the ranks found another number.
 
     Raises:
-        BrokenPipeError: nobody reads on.
+        BrokenPipeError: the reader of the output has closed its end.
     """
     parser = _parser()
     asked = parser.parse_args(arguments)
     with _collected_warnings() as warnings:
         try:
             facts = _facts(asked.ranks, warnings)
-        except (ValueError, RuntimeError) as error:  # a setting that has no meaning here
+        except (ValueError, RuntimeError) as error:  # an invalid setting
             parser.error(str(error))
         if not asked.json:
             _print_facts(facts)
@@ -123,14 +123,14 @@ def _number_of_ranks(text: str) -> int:
 
 
 def _cpus() -> int:
-    """How many CPUs this process may use."""
+    """The number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _progress_line() -> Callable[[int, int], None]:
-    """A line on stderr that counts the runs, if somebody looks on and it takes longer than a second."""
+    """Make a function that shows the count of runs on stderr, if that is a terminal and a second has passed."""
     began = time.monotonic()
 
     def show(done: int, runs: int) -> None:
@@ -141,7 +141,7 @@ def _progress_line() -> Callable[[int, int], None]:
     return show
 
 
-# -- what is found out ----------------------------------------------------------------------------------------
+# -- the facts ------------------------------------------------------------------------------------------------
 
 
 _FAILURES = (spawnx.ProcessException, OSError, RuntimeError)
@@ -149,7 +149,7 @@ _FAILURES = (spawnx.ProcessException, OSError, RuntimeError)
 
 @contextlib.contextmanager
 def _collected_warnings() -> Iterator[list[str]]:
-    """What the logger `spawnx` warns of meanwhile, each text once, instead of on stderr."""
+    """Collect the warnings of the logger `spawnx` instead of printing them; each text once."""
     texts: list[str] = []
 
     class Handler(logging.Handler):
@@ -166,14 +166,14 @@ def _collected_warnings() -> Iterator[list[str]]:
 
 
 def _facts(ranks: int, warnings: Sequence[str]) -> dict[str, Any]:
-    """What spawnx uses here, and why.
+    """What spawnx uses on this system, and why.
 
     Args:
-        ranks: how many are to be started.
-        warnings: what is warned of meanwhile.
+        ranks: the number of ranks that the run will start.
+        warnings: the list in which warnings are collected.
 
     Raises:
-        ValueError, RuntimeError: a `SPAWNX_*` variable has no meaning here.
+        ValueError, RuntimeError: a `SPAWNX_*` variable is invalid on this system.
     """
     settings.check()
     backend, reason = backends.choose()
@@ -197,7 +197,7 @@ def _facts(ranks: int, warnings: Sequence[str]) -> dict[str, Any]:
 
 
 def _who_serves(start_method: str) -> dict[str, str]:
-    """The launcher that serves a start method: asked by a call, as the one that is meant may give way."""
+    """The launcher that serves a start method. Found by a real call, as the intended launcher may fall back."""
     try:
         name, reason = selftest.who_serves(start_method)
     except _FAILURES as error:
@@ -214,7 +214,7 @@ def _result(
         "launcher": dict(zip(("name", "reason"), runs["spawnx"][-1].launcher or ("", ""), strict=True)),
         "limit": selftest.LIMIT,
         "primes_expected": expected,
-        # Of several that differ, one that is wrong.
+        # If the runs differ, a wrong count.
         "primes": {
             way: next((run.primes for run in of_way if run.primes != expected), expected)
             for way, of_way in runs.items()
@@ -225,14 +225,14 @@ def _result(
 
 
 def _medians(runs: Sequence[selftest.Run]) -> dict[str, float]:
-    """In seconds. The total is the median of the totals, not the sum of the medians."""
+    """The medians in seconds. That of the total is the median of the totals, not the sum of the medians."""
     return {
         what: round(selftest.median([getattr(run, what) for run in runs]), 6)
         for what in ("start", "join", "total")
     }
 
 
-# -- what people read -----------------------------------------------------------------------------------------
+# -- the text output ------------------------------------------------------------------------------------------
 
 
 def _print_facts(facts: Mapping[str, Any]) -> None:
@@ -295,12 +295,12 @@ def _compared(medians: Mapping[str, Mapping[str, float]], launcher: str) -> str:
 
 
 def _run() -> int:
-    """Run the command; if nobody reads on (`| head`), end quietly as by SIGPIPE."""
+    """Run the command. If the reader closes the pipe early (`| head`), exit quietly, as after SIGPIPE."""
     try:
         code = main()
         sys.stdout.flush()
     except BrokenPipeError:
-        # Or the interpreter would complain when it flushes what nobody reads.
+        # Otherwise the interpreter's last flush of stdout fails too, and prints an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + getattr(signal, "SIGPIPE", 13)
     return code

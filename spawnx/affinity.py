@@ -1,4 +1,4 @@
-"""The processors on which a thread may run: a child has them from the thread that creates it."""
+"""The CPU affinity of a thread. A child inherits it from the thread that creates it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from spawnx.backends.contract import FORBIDDEN
 
 
 def capture() -> set[int] | None:
-    """Those of the calling thread; None where a sandbox forbids to ask."""
+    """Return the processors on which the calling thread may run; None if a sandbox forbids the call."""
     try:
         return os.sched_getaffinity(0)
     except OSError as error:
@@ -18,10 +18,10 @@ def capture() -> set[int] | None:
 
 
 def apply(processors: set[int] | None) -> None:
-    """Have the calling thread run on these; where a sandbox forbids it, it stays as it is.
+    """Set the processors on which the calling thread may run. Does nothing if a sandbox forbids it.
 
     Raises:
-        OSError: none of them can be had.
+        OSError: none of these processors is available.
     """
     if processors is None or processors == capture():
         return

@@ -1,4 +1,4 @@
-"""What the control groups of this process say: a container's limits, and what they have cost."""
+"""The control groups of this process: the limits of a container, and the counters of their effects."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _PLACE = "/sys/fs/cgroup"
 
 
 def files(controller: str, v1: str, v2: str) -> list[str]:
-    """Where a file of this process's group may stand, likely ones first: cgroup v2, alone or beside v1; v1.
+    """Return the paths where a file of this process's group may be, for cgroup v1, v2 or both; likely ones first.
 
     Args:
-        controller: whose file it is, as v1 calls it.
-        v1: the file's name there.
-        v2: and there.
+        controller: the file's controller, by its v1 name.
+        v1: the file's name in cgroup v1.
+        v2: its name in cgroup v2.
     """
     return [os.path.join(folder, name) for folder, name in _folders(controller, v1, v2)]
 
@@ -35,14 +35,14 @@ def _folders(controller: str, v1: str, v2: str) -> Iterator[tuple[str, str]]:
                 continue
             for mount in mounts:
                 yield mount + path.rstrip("/"), name
-                # The path may be the host's, while a container has its own group mounted there.
+                # The path may be the host's, while a container has its own group mounted at `mount`.
                 yield mount, name
 
 
 def room_for_processes() -> tuple[int, int] | None:
-    """How many more processes and threads there may be, and the limit (`pids.max`); None where no limit is known.
+    """Return how many more processes and threads may be created, and the limit (`pids.max`); None without a limit.
 
-    The limit of every group above counts as well.
+    The limits of all parent groups count as well.
     """
     rooms = []
     for path in files("pids", "pids.max", "pids.max"):
@@ -59,7 +59,7 @@ def _read(folder: str, name: str) -> int:
     """The number in a file.
 
     Raises:
-        OSError, ValueError: it isn't there, or says "max".
+        OSError, ValueError: the file does not exist, or contains "max".
     """
     with open(os.path.join(folder, name), encoding="ascii") as file:
         return int(file.read())

@@ -1,9 +1,9 @@
-"""The clock by which everything here waits: one for the supervisor, its ranks and its guardian, on any platform.
+"""The clock of every wait: one for the supervisor, its ranks and its guardian, on any platform.
 
-Not `time.monotonic`: who tests with a frozen or a faked clock (freezegun, `mock.patch("time.monotonic")`) replaces that
-name in every module, and no deadline would ever come. clock_gettime(2) is read under a name that they leave alone; and
-inside of a `partial`, as freezegun looks for the functions themselves among the attributes of all modules. What is
-loaded while the clock is frozen finds it, too: only on Windows, which has no such call, must it be loaded before.
+Not `time.monotonic`: tests with a frozen or faked clock (freezegun, `mock.patch("time.monotonic")`) replace that name
+in every module, and no deadline would ever pass. They don't replace `time.clock_gettime`. The function is in a
+`partial`, because freezegun replaces functions that it finds among the attributes of modules. This module may be loaded
+while the clock is frozen. Only on Windows, which lacks clock_gettime(2), it must be loaded before.
 """
 
 from __future__ import annotations

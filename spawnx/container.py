@@ -1,4 +1,4 @@
-"""What a container lacks or limits, and what that costs: what `python -m spawnx` says of it. See docs/containers.md."""
+"""What a container lacks or limits, and what that costs: for `python -m spawnx`. See docs/containers.md."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - looked at, never written
 _MIB = 1 << 20
-_ST_NOEXEC = 8  # <sys/statvfs.h>; PyPy's `os` has it not
-# In MiB. Docker's default is 64; this is where programs that share tensors begin to have what they need.
+_ST_NOEXEC = 8  # <sys/statvfs.h>; PyPy's `os` lacks it
+# In MiB. Docker's default is 64; programs that share tensors need about this much.
 _ENOUGH_SHARED = 1024
-# Processes and threads that a call has besides its ranks, at most.
+# The most processes and threads that a call has besides its ranks.
 _BESIDE_RANKS = 5
 
 
 def lacks(ranks: int, cpus: int) -> list[Lack]:
-    """What is missing here.
+    """Return what this system lacks.
 
     Args:
-        ranks: of the call that is to be made.
-        cpus: how many threads a rank has that computes in parallel.
+        ranks: the number of ranks of the coming call.
+        cpus: the number of threads in a rank that computes in parallel.
     """
     if sys.platform != "linux":
         return []

@@ -26,22 +26,23 @@ if TYPE_CHECKING:
 
 
 class ProcessContext:
-    """The ranks of one call.
+    """A context holds the ranks of one call: `join` waits for them and raises their failures.
 
-    Made by `start_processes(..., join=False)`, or by hand from started `multiprocessing.Process` objects and the
-    paths of the files in which they report as the reference's `_wrap` does.
+    `start_processes(..., join=False)` returns one. You can also make one by hand, from started
+    `multiprocessing.Process` objects and the paths of their report files. Such processes report as the reference's
+    `_wrap` does.
 
     Args:
         processes: started processes; rank i is the i-th.
-        error_files: as many paths. No file need be there.
+        error_files: one path for each process. The files need not exist.
 
     Attributes:
-        processes: as given. Usable after the context has ended, too.
-        error_files: as given; of contexts that `start_processes` made, valid until `join` raises or returns True.
-        sentinels: `Process.sentinel` -> rank, for the ranks whose end `join` has not told yet.
+        processes: the argument. Usable after the context has ended, too.
+        error_files: the argument. In a context of `start_processes`, valid until `join` raises or returns True.
+        sentinels: `Process.sentinel` -> rank, for the ranks whose end `join` has not reported yet.
         launcher: how the ranks were started: "clone", "exec", "fork", "forkserver" or "stdlib"; None for a context made
             by hand.
-        launcher_reason: why in that way, and not in another, in words; None likewise.
+        launcher_reason: why this launcher was used, in words; None for a context made by hand.
     """
 
     launcher: str | None = None
@@ -60,13 +61,13 @@ class ProcessContext:
         *,
         fresh: bool,
     ) -> ProcessContext:
-        """The context of a call whose ranks wait at the gate. It opens the gate when nothing of its own can fail.
+        """Make the context of a call whose ranks wait at the gate. It opens the gate as soon as its set-up can't fail.
 
         Args:
             processes: all ranks.
-            error_files: where they report.
+            error_files: the paths of their reports.
             guard: resources of the call.
-            timeout: how long the whole run may take, in seconds; None: for ever.
+            timeout: how long the whole run may take, in seconds; None: no limit.
             fresh: whether each rank is an interpreter of its own.
         """
         self = cls.__new__(cls)
@@ -97,10 +98,11 @@ class ProcessContext:
         # How long the whole run may take, and when it must be over.
         self._timeout, self._ends = timeout, guard.began + timeout
         self._patience = verdict.Patience()
-        # What we have sent to whom, and when.
+        # rank -> the signals that were sent to it -> when.
         self._sent: dict[int, dict[int, float]] = {}
-        # The failures that are to be raised yet, the next one last; all of them, in order; how many are known in it.
+        # The failures that are still to be raised, the next one last.
         self._pending: list[Ended] = []
+        # All failures, in the order of the verdict; and how many of the watcher's failures it has covered.
         self._failures: tuple[Failure, ...] = ()
         self._judged = 0
         self._raised: set[int] = set()
@@ -108,43 +110,43 @@ class ProcessContext:
         self._lock = threading.RLock()
 
     def pids(self) -> list[int]:
-        """The process ids, by rank."""
+        """Return the process ids, by rank."""
         return [int(process.pid or 0) for process in self.processes]
 
     def join(self, timeout: float | None = None, grace_period: float | None = None) -> bool:
-        """Wait until a rank has ended, and tell whether all have.
+        """Wait until a rank has ended, and return whether all have.
 
-        If one has failed, the others are ended (SIGTERM, then SIGKILL) and reaped, and the failure is raised:
-        the cause, with the traceback of the rank if it raised. Each further call raises the next failure
-        in turn, those of the ranks that were ended for it included, and in the end returns True. All of them are in
-        `exception.failures`. A rank that raises has failed when it does, not when it exits: when its finalizers have
-        done nothing for half a second, it is ended like the others.
+        If a rank has failed, `join` ends the others (SIGTERM, then SIGKILL), reaps them and raises the failure that is
+        the cause. It has the rank's traceback if the rank raised. Each further call raises the next failure, also
+        those of the ranks that `join` has ended; the call after the last returns True. `exception.failures` has them
+        all. A rank that raises has failed at that moment, not at its exit. When its finalizers have done nothing for
+        half a second, `join` ends it like the others.
 
-        If what has failed looks like the consequence of a peer's end (a reset connection), it has up to a second to
-        be followed by its cause.
+        A failure may look like the consequence of a peer's end (a reset connection). `join` then waits up to a second
+        for its cause.
 
-        On Ctrl-C the ranks are left alone: the call may be repeated to let them finish.
+        Ctrl-C does not end the ranks: call `join` again to let them finish.
 
         Args:
-            timeout: how long to wait for an end, in seconds. 0 or less only looks; None waits for ever.
+            timeout: how long to wait for an end, in seconds. 0 or less does not wait; None waits without limit.
             grace_period: how long the others may take to end by themselves after a failure, in seconds, and again
-                after SIGTERM, until SIGKILL. None: no time before SIGTERM, 30 s after it, or what `SPAWNX_GRACE` and
-                `SPAWNX_KILL_AFTER` say.
+                after SIGTERM, until SIGKILL. None takes `SPAWNX_GRACE` before SIGTERM (default: no time) and
+                `SPAWNX_KILL_AFTER` after it (default: 30 s).
 
         Returns:
-            True if all ranks have ended, False if some may still run: not necessarily at the end of `timeout`, but
-            as soon as any rank has ended. Hence call it in a loop.
+            True if all ranks have ended, False if some may still run. It returns as soon as any rank has ended, perhaps
+            before `timeout`. So call it in a loop.
 
         Raises:
             ProcessRaisedException: a rank raised.
             ProcessExitedException: a rank ended by a signal or with an exit code other than 0.
-            ProcessTimeoutError: the time that the call was given is over, and no rank had failed. The ranks have been
+            ProcessTimeoutError: the `timeout` of the whole call is over, and no rank had failed. The ranks have been
                 ended as after a failure; the next call returns True.
         """
         return self._join(timeout, grace_period)
 
     def join_all(self) -> None:
-        """Wait until all ranks have ended: what `while not join(): pass` does, at less cost where many end in a row.
+        """Wait until all ranks have ended, like `while not join(): pass`, but cheaper when many end in a row.
 
         Raises:
             ProcessRaisedException, ProcessExitedException, ProcessTimeoutError: as `join`.
@@ -153,14 +155,14 @@ class ProcessContext:
             pass
 
     def dump_tracebacks(self) -> dict[int, str]:
-        """Where the ranks are that live: the Python stacks of all their threads, as faulthandler writes them.
+        """Return the Python stacks of all threads of the live ranks, as faulthandler writes them.
 
-        Ranks go on. They are asked by SIGURG, and answer also where they are busy in C. May be called from any thread,
-        and while another one joins; two seconds are given to ranks that don't answer.
+        The ranks go on running. They receive SIGURG, and write their stacks even if they are busy in C. You may call
+        this from any thread, also while another one joins. It waits up to two seconds for ranks that don't answer.
 
         Returns:
-            rank -> its stacks; or, in brackets, why it has none to tell: because it is stopped, boots, has taken
-            SIGURG for something else, or was not started by spawnx. Not on Windows.
+            rank -> its stacks; or, in brackets, why it has none: it is stopped, it boots, it uses SIGURG for something
+            else, or spawnx did not start it. No stacks on Windows.
         """
         alive = {rank: self.processes[rank] for rank in self._watcher.alive}
         return stacks.dump(alive, self._guard.scoreboard, self._backend)
@@ -170,7 +172,7 @@ class ProcessContext:
     ) -> bool:
         deadline = None if timeout is None else clock.monotonic() + timeout
         if not self._lock.acquire(timeout=-1 if timeout is None else max(0, timeout)):
-            return not self.sentinels  # another thread waits, and will tell
+            return not self.sentinels  # another thread joins, and returns or raises the result
         try:
             if not self.sentinels:
                 return True
@@ -189,7 +191,7 @@ class ProcessContext:
                 self._lock.release()
 
     def _give_back(self) -> None:
-        """Give back what is needed no longer."""
+        """Release the guard when no rank is alive, and the watcher when all ends are reported."""
         try:
             if not self._watcher.any_alive:
                 self._guard.close()
@@ -218,7 +220,7 @@ class ProcessContext:
                 return
 
     def _next_failure(self, grace_period: float | None) -> Ended | None:
-        """The failure to raise now, after all ranks were ended for it."""
+        """Return the failure to raise now, or None. Ends all other ranks first."""
         if self._judged < len(self._watcher.failed):
             self._wait_for_genuine()
             self._end_all(grace_period)
@@ -226,7 +228,7 @@ class ProcessContext:
         return self._pending[-1] if self._pending else None
 
     def _wait_for_genuine(self) -> None:
-        """While all failures look like consequences, give the cause a moment to be known."""
+        """While all failures look like consequences, wait a moment for the cause."""
         known = self._judged
         while self._watcher.any_alive:
             now = clock.monotonic()
@@ -244,7 +246,7 @@ class ProcessContext:
         activity, failing = Activity(), dict[int, float]()
         while self._watcher.any_alive:
             now = clock.monotonic()
-            # Those that are about to report are let do it: many may have failed for one cause.
+            # Spare the ranks that are about to report: many may have failed for one cause.
             failing = {**dict.fromkeys(self._post_mortem.failing(), now), **failing}
             pids = {rank: self.processes[rank].pid or 0 for rank in self._watcher.alive}
             spared = activity.idle_since(now, {**failing, **self._watcher.reported_at}, pids)
@@ -266,7 +268,7 @@ class ProcessContext:
                 self.processes[rank].kill()
 
     def _fact(self, rank: int) -> verdict.Fact:
-        """What the verdict is to know of a failed rank."""
+        """The facts of a failed rank that the verdict needs."""
         ended = self._watcher.ended_or_reported(rank)
         report = ended.report
         return verdict.Fact(
@@ -280,7 +282,7 @@ class ProcessContext:
         )
 
     def _judge(self) -> None:
-        """Bring the failures into order; those that were told before stay before the others."""
+        """Order the failures; those that were raised before stay before the others."""
         self._post_mortem.read()
         self._judged = len(self._watcher.failed)
         failed = [rank for rank in dict.fromkeys(self._watcher.failed) if rank not in self._raised]
@@ -298,7 +300,7 @@ class ProcessContext:
         )
 
     def _exception(self, failure: Ended) -> ProcessException:
-        """The failure as it is raised; from now on it is told."""
+        """Make the exception of a failure, and mark the failure as raised."""
         error = text.exception_of(failure, self._watcher.alive)
         error.failures = self._failures
         if not self._raised:
@@ -310,7 +312,7 @@ class ProcessContext:
         return error
 
     def _time_is_over(self, grace_period: float | None) -> ProcessTimeoutError:
-        """What is raised when the whole run takes too long: it tells the end of all that lived."""
+        """End all ranks, and make the exception for a run that took too long. It covers all ranks that were alive."""
         tracebacks = self.dump_tracebacks()
         self._end_all(grace_period)
         self._judged = len(self._watcher.failed)
@@ -330,7 +332,7 @@ class ProcessContext:
 
 
 class SpawnContext(ProcessContext):
-    """The old name of `ProcessContext`."""
+    """This is the old name of `ProcessContext`."""
 
     def __init__(self, processes: Sequence[BaseProcess], error_files: Sequence[str]) -> None:
         warnings.warn("SpawnContext is renamed to ProcessContext since 1.4 release.", stacklevel=2)

@@ -1,4 +1,4 @@
-"""How a failed rank is told to the caller: the reference's exceptions, field by field (torch 2.13)."""
+"""The exceptions that report a failed rank: the reference's, field by field (torch 2.13)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class ProcessException(Exception):  # noqa: N818 - the reference's name
     Attributes:
         msg: the text, also `str(exception)`.
         error_index: the rank.
-        error_pid: its process id, not to be signalled: the process is gone.
-        failures: every rank of the call that has failed, the cause first. Not in the reference; empty in an exception
-            of the caller's own making.
+        error_pid: its process id. Don't signal it: the process is gone, and another one may have the number.
+        failures: every rank of the call that has failed, the cause first. Not in the reference. Empty in an exception
+            that the caller has made.
     """
 
     __slots__ = ["error_index", "error_pid"]
@@ -33,25 +33,25 @@ class ProcessException(Exception):  # noqa: N818 - the reference's name
         return self._reduced(self.msg, self.error_index, self.error_pid)
 
     def _reduced(self, *arguments: object) -> tuple[Any, ...]:
-        """The class and its arguments, as the reference has them; then what it doesn't have, if anything."""
+        """The class and its arguments, as in the reference; then the attributes that the reference lacks, if any."""
         ours = {name: vars(self)[name] for name in ("failures", "__notes__") if name in vars(self)}
         return (type(self), arguments, ours) if ours else (type(self), arguments)
 
 
 class ProcessRaisedException(ProcessException):
-    """A rank raised; the text carries its traceback.
+    """A rank raised; the text contains its traceback.
 
-    Unlike in the reference, that includes a rank which failed before it called the function: its main
-    module raised, or its arguments could not be unpickled.
+    Unlike in the reference, the rank may also have failed before it called the function: its main module raised, or its
+    arguments could not be unpickled.
     """
 
 
 class ProcessExitedException(ProcessException):
-    """A rank ended by a signal, or by an exit code other than 0, without saying why.
+    """A rank ended by a signal, or with an exit code other than 0, and wrote no report.
 
     Attributes:
-        exit_code: as in `multiprocessing`: negative is a signal's number.
-        signal_name: such as "SIGKILL", or None where it was no signal.
+        exit_code: as in `multiprocessing`: -N if signal N ended the rank.
+        signal_name: such as "SIGKILL"; None if no signal ended the rank.
     """
 
     __slots__ = ["exit_code"]
@@ -73,11 +73,12 @@ class ProcessExitedException(ProcessException):
 
 
 class ProcessTimeoutError(TimeoutError):
-    """The ranks of a call have not ended in the time that it was given. Not in the reference.
+    """The ranks of a call did not end within its timeout. Not in the reference.
 
     Attributes:
-        timeout: that time, in seconds.
-        tracebacks: where the ranks that lived were when it was over: rank -> the stacks of its threads.
+        msg: the text, also `str(exception)`.
+        timeout: the timeout, in seconds.
+        tracebacks: rank -> the stacks of its threads at the timeout, for the ranks that were still alive.
     """
 
     def __init__(self, msg: str, timeout: float, tracebacks: dict[int, str]) -> None:

@@ -1,4 +1,4 @@
-"""Failure: all that is known of one rank that has failed. What `exception.failures` is made of."""
+"""Failure: all that is known of one rank that has failed. `exception.failures` is a tuple of these."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ from spawnx.standard import standard_library
 
 
 class Failure:
-    """One rank that has failed. Plain data: it pickles, and compares by what it says.
+    """A `Failure` describes one rank that has failed. It is plain data: it can be pickled, and compares by its fields.
 
     Attributes:
         rank: its index.
-        pid: what its process id was.
+        pid: the process id that it had.
         stage: how far it had come: "boot" (its interpreter starts), "import" (the main module, before which it waits
             until all ranks exist), "unpickle" (the function and its arguments), "run" (the function), "exit" (the
             function has returned).
-        exit_code: as multiprocessing has it, negative is a signal's number; None where nobody knows it, or the rank
-            could not be ended.
-        signal_name: such as "SIGKILL", or None where it was no signal.
-        seconds: from the start of the call to the failure; to when it was seen, where the rank said nothing.
-        type_name: the type of what it raised, such as "ValueError"; None if it raised nothing that is known.
-        traceback: what it raised, as Python prints it; or where its threads were when a fatal signal came, as
-            faulthandler writes it. "" if neither is known.
-        peak_kib: the most memory that it had resident, in KiB (getrusage(2)); None where that is not known: on the
-            python backend and the `stdlib` launcher, unless it raised.
-        signalled: whether it ended because spawnx had sent it a signal, as another one had failed. One that was killed
-            or crashed just then was not.
+        exit_code: as in multiprocessing: -N if signal N ended it. None if unknown, or if the rank could not be ended.
+        signal_name: such as "SIGKILL"; None if no signal ended it.
+        seconds: from the start of the call to the failure. If the rank wrote no report: to when its end was seen.
+        type_name: the type of the exception, such as "ValueError"; None if the rank is not known to have raised.
+        traceback: the exception, as Python prints it; or the stacks of its threads at a fatal signal, as faulthandler
+            writes them. "" if neither is known.
+        peak_kib: its peak resident memory, in KiB (getrusage(2)). None if unknown: on the python backend and with the
+            `stdlib` launcher, unless it raised.
+        signalled: whether it ended because spawnx signalled it after the failure of another rank. False if it was
+            killed by somebody else, or crashed, at that time.
         remark: what else is known, in words; or "".
     """
 
@@ -107,7 +106,7 @@ class Failure:
 
 
 def signal_name(signum: int) -> str:
-    """Such as "SIGKILL"."""
+    """Return the name of a signal, such as "SIGKILL"."""
     with standard_library():
         import signal
 

@@ -1,4 +1,4 @@
-"""Where to put fds: thousands of pidfds above the soft limit, and none where the standard streams belong."""
+"""The numbers of fds: many pidfds are moved above the soft limit, and no fd becomes a standard stream."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What tells that the table of fds is full: of this process, or of the system.
+# The errors of a full table of fds: of this process, or of the system.
 FULL = {errno.EMFILE, errno.ENFILE}
 
 
 @contextlib.contextmanager
 def streams_taken() -> Iterator[None]:
-    """Let nothing that is opened meanwhile be taken for a standard stream, where one of these is closed.
+    """Occupy the numbers of closed standard streams, so that no fd that is opened meanwhile gets one.
 
-    What stands in isn't inheritable: in children the stream is closed, as here.
+    The placeholders aren't inheritable: in children the stream is closed, as in this process.
     """
     taken: list[int] = []
-    with contextlib.suppress(OSError):  # there is room for none
+    with contextlib.suppress(OSError):  # no fd is free
         while not taken or taken[-1] <= 2:  # noqa: PLR2004 - the standard error's
             taken.append(os.open(os.devnull, os.O_RDWR))
         os.close(taken.pop())
@@ -36,25 +36,25 @@ def streams_taken() -> Iterator[None]:
 
 
 class FdRoom:
-    """The room for pidfds in this process, with the limits as they are now.
+    """An `FdRoom` places the pidfds of this process, under the limits that it finds when it is made.
 
-    Up to half of the soft limit they stay where they are. Above that each is moved to a number beyond the soft limit,
-    which is raised for that moment: ranks must not inherit a raised one, nor may user code meet fds that its select()
-    can't take. An fd stays usable when the limit is lowered below it.
+    A pidfd below half of the soft limit keeps its number. Any other is moved to a number beyond the soft limit. The
+    limit is raised for that moment only: ranks must not inherit a raised limit, and user code must not get fds that its
+    select() can't take. An fd stays usable when the limit is lowered below it.
     """
 
     def __init__(self) -> None:
         with standard_library():
             import resource  # not at the top: Windows has none
 
-        self._soft = self._hard = sys.maxsize  # where a sandbox forbids to ask, they stay where they are
+        self._soft = self._hard = sys.maxsize  # if a sandbox forbids getrlimit, pidfds keep their numbers
         with contextlib.suppress(OSError):
             self._soft, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if self._soft == resource.RLIM_INFINITY:
             self._soft = self._hard
 
     def place(self, fd: int) -> int | None:
-        """Keep `fd` under this or another number; or close it and return None: the hard limit leaves no room."""
+        """Return the number of `fd`, perhaps new; or close it and return None if the hard limit leaves no room."""
         if fd < self._soft // 2:
             return fd
         with standard_library():

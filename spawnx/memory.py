@@ -1,4 +1,4 @@
-"""Files in memory, which processes share: made by memfd_create(2), or without a name in the temporary directory."""
+"""Files in memory that processes share: by memfd_create(2), or else nameless files in the temporary directory."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from spawnx.standard import standard_library
 
 
 def to_memory(name: str, data: memoryview) -> int:
-    """A file in memory that holds `data` (memfd_create(2)); the caller closes it. `name` is what /proc shows."""
+    """Make a file in memory that contains `data`; the caller closes it. /proc shows `name`."""
     file = _open_memory(name)
     append(file, data)
     return file
 
 
 def append(file: int, data: memoryview) -> None:
-    """Write all of `data` behind what was written to a file before."""
+    """Write all of `data` at the current offset of a file: after earlier writes."""
     while data:
         data = data[os.write(file, data) :]
 
@@ -30,6 +30,6 @@ def _open_memory(name: str) -> int:
     with standard_library():
         import tempfile
 
-    # A file without a name: none is left, whatever happens. On a disk perhaps, where it costs more.
+    # A file without a name is never left behind. It may be on a disk, which costs more.
     with tempfile.TemporaryFile(buffering=0) as file:
         return os.dup(file.fileno())

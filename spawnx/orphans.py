@@ -1,25 +1,25 @@
-"""How ranks that outlive their supervisor are ended. Computed here; carried out by the guardian, or a lifeline."""
+"""The ladder by which ranks that outlive their supervisor are ended. The guardian or a lifeline follows it."""
 
 from __future__ import annotations
 
 import signal
 
-# SIGTERM follows SIGINT after this part of the grace.
+# SIGTERM follows SIGINT after the grace divided by this.
 _TERM_PART = 5
-# Seconds that a process may take to end after SIGKILL, until it is left to the system: in state D, a driver or a file
-# system doesn't answer, and nothing helps.
+# Seconds that a process may take to end after SIGKILL, until it is left to the system. In state D it waits for a driver
+# or a file system that doesn't answer, and no signal ends it.
 KILLED_WITHIN = 30.0
 # Windows has no SIGKILL.
 _SIGKILL = int(getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 class Step:
-    """One step of the ladder.
+    """A `Step` is one step of the ladder.
 
     Attributes:
-        signum: which signal is sent.
-        only_unarmed: whether only to ranks to which the kernel sends nothing: the others have it from the kernel.
-        wait: how long the ranks may take then, in seconds.
+        signum: the signal to send.
+        only_unarmed: whether it goes only to ranks without a death signal: the kernel sends it to the others.
+        wait: how long the ranks may take to end after it, in seconds.
     """
 
     __slots__ = ("only_unarmed", "signum", "wait")
@@ -31,10 +31,10 @@ class Step:
 
 
 def ladder(grace: float) -> list[Step]:
-    """The steps, in order.
+    """Return the steps, in order.
 
     Args:
-        grace: how long ranks may live on without their supervisor, in seconds; 0: SIGKILL follows at once.
+        grace: how long ranks may live on without their supervisor, in seconds; 0: SIGKILL is sent at once.
     """
     last = Step(_SIGKILL, KILLED_WITHIN)
     if grace <= 0:
@@ -48,14 +48,14 @@ def ladder(grace: float) -> list[Step]:
 
 
 def to_argument(steps: list[Step]) -> str:
-    """A ladder as an argument of a command line, with waits in milliseconds: "U2:400,15:1600,9:30000"."""
+    """Encode a ladder as a command line argument, with waits in milliseconds: "U2:400,15:1600,9:30000"."""
     return ",".join(
         f"{'U' if step.only_unarmed else ''}{step.signum}:{int(step.wait * 1000)}" for step in steps
     )
 
 
 def from_argument(text: str) -> list[Step]:
-    """The ladder that `to_argument` has made an argument of."""
+    """Decode the argument that `to_argument` makes."""
     steps = []
     for part in text.split(","):
         signum, _, wait = part.removeprefix("U").partition(":")

@@ -1,4 +1,4 @@
-"""RankProcess: the `multiprocessing.Process` face of one rank."""
+"""RankProcess: one rank as a `multiprocessing.Process`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         """Resources of one call that outlive its ranks: its guard.
 
         Attributes:
-            on_end: called when a Process has seen its rank ended, and no context is left to see it; or None.
+            on_end: called when a Process has seen its rank end and the call has no context any more; None before that.
         """
 
         on_end: Callable[[], None] | None
@@ -33,15 +33,15 @@ else:
 
 
 class Supervision:
-    """What only the supervisor has of a rank. It is not pickled with the rank.
+    """A `Supervision` is the part of a rank's state that only the supervisor has. It is not pickled with the rank.
 
     Attributes:
         process_class: multiprocessing's class of processes of the start method.
         owner: the guard of the call, which lasts as long as any of its ranks is known.
         armed: whether the kernel sends the rank a signal when this process ends.
-        keepalive: what must live until the rank has ended, because the rank finds it by name: a semaphore whose last
-            owner is collected here is gone before a rank that still boots can open it (pytorch#30461).
-        preparation_hook: the name under which multiprocessing starts the rank, while it does.
+        keepalive: objects that must live until the rank has ended, because the rank finds them by name. If the last
+            owner of a semaphore is collected in this process, a rank that still boots can't open it (pytorch#30461).
+        preparation_hook: stands in for the rank's name while multiprocessing starts it; else None.
         on_close: called by `close()` of an ended process, before anything is released.
     """
 
@@ -57,10 +57,10 @@ class Supervision:
 
 
 class RankProcess(remote.Rank):
-    """One rank, as the supervisor sees it: all that `multiprocessing.Process` has, and made by a launcher.
+    """A `RankProcess` is one rank in the supervisor. It can do all that `multiprocessing.Process` can.
 
     Attributes:
-        supervision: what only the supervisor has of it.
+        supervision: the state that only the supervisor has.
     """
 
     _name: str
@@ -69,21 +69,21 @@ class RankProcess(remote.Rank):
         super().__init__(daemon=daemon)
         self.supervision = Supervision(context.Process)  # type: ignore[attr-defined]
         process_class = self.supervision.process_class
-        # Named as the class of the reference's processes is: "SpawnProcess-1".
+        # As in the reference, the name starts with the class of the start method: "SpawnProcess-1".
         self.name = self.name.replace(type(self).__name__, process_class.__name__, 1)
         self._start_method = mp_process.start_method_of(process_class)
         self._rank = rank
         self._report_path = report_path
-        # The kernel throws exit codes away where SIGCHLD is ignored (wait(2)).
+        # The kernel discards exit codes if SIGCHLD is ignored (wait(2)).
         self._records_end = hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
 
     @property
     def place(self) -> tuple[int, str, tuple[int, ...], str]:
-        """What tells this rank from the others of its call: see `remote.rank.Rank.set_place`."""
+        """What is different in each rank of a call: see `remote.rank.Rank.set_place`."""
         return self._rank, self.name, mp_process.identity_of(self), self._report_path
 
     def give(self, call: object) -> None:
-        """What the rank is to run: a `remote.rank.Call`, or what is pickled as one."""
+        """Set the call that the rank runs: a `remote.rank.Call`, or an object that is pickled as one."""
         self._call = call  # type: ignore[assignment]
 
     def _Popen(self, _: RankProcess) -> object:  # noqa: N802 - the hook by which BaseProcess.start launches
@@ -99,34 +99,34 @@ class RankProcess(remote.Rank):
         self.forget_call()
 
     def forget_call(self) -> None:
-        """Hold what was given no longer: the rank has been started with it."""
+        """Drop the call that `give` has set: the rank has been started with it."""
         vars(self).pop("_call", None)
 
     @property
     def popen(self) -> Any:
-        """What is behind the started process: see `launchers.popen`."""
+        """The Popen object of the started process: see `launchers.popen`."""
         return mp_process.popen_of(self)
 
     @property
     def status_lost(self) -> bool:
-        """Whether the exit code is unknown because somebody else reaped the rank; it then reads 255."""
+        """Whether another reaper took the exit status of the rank; `exitcode` is 255 then."""
         return getattr(self.popen, "status_lost", False)
 
     @property
     def is_unheld(self) -> bool:
-        """Whether no sentinel can be waited for: no pidfd could be had for the rank."""
+        """Whether the rank has no sentinel to wait for, because no pidfd could be opened."""
         return self.sentinel < 0
 
     @property
     def holds_pidfd(self) -> bool:
-        """Whether `sentinel` is a pidfd: the rank was made by a launcher of ours."""
+        """Whether `sentinel` is a pidfd: spawnx, and not multiprocessing, has created the process."""
         return hasattr(self.popen, "note") and not self.is_unheld
 
     def open_pidfd(self, backend: Backend) -> int:
-        """A new pidfd of a started rank that is held by something else; the caller closes it.
+        """Open a pidfd of a started rank whose sentinel is none; the caller closes it.
 
         Raises:
-            OSError: there is no room for one; or (ECHILD) the rank has been reaped already.
+            OSError: no fd is free; or (ECHILD) the rank has been reaped already.
         """
         parent = forkserver.forked_by(self)
         if parent == os.getpid():
@@ -142,7 +142,7 @@ class RankProcess(remote.Rank):
         self._send(super().kill, signal.SIGKILL)
 
     def _send(self, send: Callable[[], None], signum: int) -> None:
-        """Send a signal as multiprocessing does: by pid, where it has made the rank; by pidfd, if that is forbidden."""
+        """Send a signal as multiprocessing does: by pid, if it made the rank; by pidfd, if that is forbidden."""
         try:
             send()
         except OSError as error:
@@ -155,7 +155,7 @@ class RankProcess(remote.Rank):
                 os.close(pidfd)
 
     def note_ended(self, code: int) -> None:
-        """Note how a rank that was made by a launcher of ours has ended; it may then be reaped."""
+        """Note the exit code of a rank that spawnx itself has created; the rank may then be reaped."""
         mp_process.popen_of(self).note(code)
         mp_process.forget(self)
 
@@ -176,7 +176,7 @@ class RankProcess(remote.Rank):
             owner.on_end()
 
     def close(self) -> None:
-        """Release the process, which must have ended; nothing happens if it is closed already."""
+        """Release the process, which must have ended. Does nothing if it is closed already."""
         on_close = self.supervision.on_close
         if on_close is not None and not self.is_alive():
             self.supervision.on_close = None
@@ -184,7 +184,7 @@ class RankProcess(remote.Rank):
         super().close()
 
     def __reduce__(self) -> tuple[Callable[[], remote.Rank], tuple[()], dict[str, object]]:
-        """Pickle as what the rank itself needs: a fresh interpreter imports nothing of the supervisor's side."""
+        """Pickle only the state that the rank needs: a fresh interpreter imports none of the supervisor's modules."""
         ours = {"supervision", "ends", "mask", "others"}
         state = {name: value for name, value in vars(self).items() if name not in ours}
         state["_name"] = str(self._name)
@@ -192,7 +192,10 @@ class RankProcess(remote.Rank):
 
 
 def _pidfd_of_child(pid: int, parent: int) -> int:
-    """A pidfd of a child of ours, or of the forkserver: trusted only if it still is one when it has been opened."""
+    """Open a pidfd of a child of `parent`, which is this process or the forkserver.
+
+    The child may be reaped before the pidfd is opened, and its number given away. So the parent is compared after that.
+    """
     pidfd = os.pidfd_open(pid)
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:

@@ -1,7 +1,7 @@
-"""What `python -m spawnx` runs and checks: ranks that do a little real work, beside those of multiprocessing.
+"""The run of `python -m spawnx`: ranks that do a little real work, compared with those of multiprocessing.
 
-Fresh interpreters import this file to find the work, multiprocessing's as well as ours: what only spawnx needs is
-found when it is used, or they would pay for it on both sides of the comparison.
+The fresh interpreters of both import this file to find the work. So it must import nothing that only spawnx needs:
+multiprocessing's ranks would pay for it as well.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 LIMIT = 200_000
 PRIMES_BELOW_LIMIT = 17_984  # https://oeis.org/A000720
-# The ranks' counts wait in a pipe until all have been joined: 10 bytes each, in 64 KiB on Linux.
+# The counts stay in a pipe until all ranks have been joined: 10 bytes each, in 64 KiB on Linux.
 MOST_RANKS = 4096
 
 
 def primes_between(start: int, stop: int) -> int:
-    """How many primes there are from `start` up to, and without, `stop`: a sieve of that slice alone."""
+    """Count the primes from `start` up to `stop`, which is excluded, by a sieve of that slice alone."""
     start = max(start, 2)
     sieve = bytearray(b"\1") * max(0, stop - start)
     for divisor in range(2, math.isqrt(max(stop, 1) - 1) + 1):
@@ -34,22 +34,22 @@ def primes_between(start: int, stop: int) -> int:
 
 
 def count_primes(rank: int, ranks: int, limit: int, queue: Any) -> None:
-    """What each rank does: count the primes in its slice, and send the count back."""
+    """Count the primes in this rank's slice, and send the count back."""
     queue.put(primes_between(limit * rank // ranks, limit * (rank + 1) // ranks))
 
 
 def do_nothing(rank: int) -> None:
-    """What the rank of a call does that only shows who serves."""
+    """Do nothing: for a call that only finds out which launcher serves."""
 
 
 class Run:
-    """One run of all ranks.
+    """A `Run` is one run of all ranks.
 
     Attributes:
-        primes: how many the ranks counted together.
+        primes: the sum of the ranks' counts.
         start: seconds until the call, or the loop of calls, that starts all ranks had returned.
         join: seconds from then until all had ended.
-        launcher: name and reason of the one that served; None for multiprocessing's.
+        launcher: name and reason of the launcher that served; None for multiprocessing.
     """
 
     __slots__ = ("join", "launcher", "primes", "start")
@@ -64,7 +64,7 @@ class Run:
 
     @property
     def total(self) -> float:
-        """Seconds in all."""
+        """The sum of `start` and `join`, in seconds."""
         return self.start + self.join
 
 
@@ -77,7 +77,7 @@ def by_spawnx(ranks: int, start_method: str, limit: int = LIMIT) -> Run:
     """
     queue = multiprocessing.get_context(start_method).SimpleQueue()
     began = time.perf_counter()
-    # Daemons, here and below, so that Ctrl-C leaves none.
+    # Daemons, as in `by_multiprocessing`, so that Ctrl-C leaves no rank.
     context = spawnx.start_processes(
         count_primes, (ranks, limit, queue), ranks, join=False, daemon=True, start_method=start_method
     )
@@ -90,10 +90,10 @@ def by_spawnx(ranks: int, start_method: str, limit: int = LIMIT) -> Run:
 
 
 def who_serves(start_method: str) -> tuple[str, str]:
-    """Name and reason of the launcher that serves a start method here, seen by a call of one rank.
+    """Return name and reason of the launcher that serves a start method, found by a call of one rank.
 
     Raises:
-        ProcessException, OSError, RuntimeError: none does.
+        ProcessException, OSError, RuntimeError: no launcher serves it.
     """
     context = spawnx.start_processes(do_nothing, (), 1, join=False, daemon=True, start_method=start_method)
     assert context is not None  # noqa: S101 - as above
@@ -110,7 +110,7 @@ def by_multiprocessing(ranks: int, start_method: str, limit: int = LIMIT) -> Run
 
     Raises:
         RuntimeError: a rank failed.
-        OSError: a rank could not be started; those that were are ended when this process exits.
+        OSError: a rank could not be started. The started ones are ended when this process exits.
     """
     context: Any = multiprocessing.get_context(start_method)
     queue = context.SimpleQueue()
@@ -137,7 +137,7 @@ def _check_exits(processes: Sequence[Any]) -> None:
 
 
 def _sum(queue: Any, ranks: int) -> int:
-    """What the ranks counted together; all have ended well, so that every count is there."""
+    """The sum of the ranks' counts. All ranks have succeeded, so every count is in the queue."""
     total: int = sum(queue.get() for _ in range(ranks))
     queue.close()
     return total
@@ -149,19 +149,19 @@ WAYS: dict[str, Callable[[int, str], Run]] = {"spawnx": by_spawnx, "multiprocess
 def compare(
     ranks: int, start_method: str, repetitions: int, progress: Callable[[int, int], None]
 ) -> dict[str, list[Run]]:
-    """Run the work both ways, in turns: what else the machine does then disturbs both alike.
+    """Run the work both ways, in turns, so that other load on the machine affects both alike.
 
     Args:
-        ranks: how many; `MOST_RANKS` at most.
-        start_method: of both.
-        repetitions: runs of each.
-        progress: called after each run with the number of runs that are done, and of all.
+        ranks: the number of ranks; `MOST_RANKS` at most.
+        start_method: the start method of both ways.
+        repetitions: the number of runs of each way.
+        progress: called after each run with the number of finished runs, and of all runs.
 
     Returns:
-        The runs of each of `WAYS`.
+        The runs of each way in `WAYS`.
 
     Raises:
-        ProcessException, RuntimeError, OSError: see the ways.
+        ProcessException, RuntimeError, OSError: see `by_spawnx` and `by_multiprocessing`.
     """
     runs: dict[str, list[Run]] = {way: [] for way in WAYS}
     turns = [way for turn in range(repetitions) for way in (WAYS if turn % 2 == 0 else reversed(WAYS))]
@@ -172,6 +172,6 @@ def compare(
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle one, or the mean of the two. Not `statistics.median`: ranks would import 40 modules for it."""
+    """Return the median. Not `statistics.median`, for which ranks would import 40 modules."""
     in_order = sorted(values)
     return (in_order[(len(in_order) - 1) // 2] + in_order[len(in_order) // 2]) / 2

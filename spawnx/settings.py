@@ -1,24 +1,24 @@
 """Every environment variable that spawnx reads: its name, its values, its meaning.
 
-A setting is read when a call needs it, not at import, so that a program may set it for its next call. Callers
-that can't be changed are what they are for: each has a better way in code where there is one.
+A setting is read when a call needs it, not at import, so that a program may set it for its next call. Settings are for
+programs whose code can't be changed; in code, use the argument of the same meaning where one exists.
 """
 
 from __future__ import annotations
 
 import os
 
-# The reference reads this one, to start forkserver ranks from threads. No rank waits for another one's start
-# here, so it changes nothing; the name is kept because callers import it.
+# The reference reads this variable, to start forkserver ranks from threads. In spawnx no rank waits for the start of
+# another, so the variable changes nothing. The name is kept because callers import it.
 ENV_VAR_PARALLEL_START = "TORCH_MP_PARALLEL_START"
 
 
-# What fits into an int of milliseconds, in seconds: 23 days.
+# In seconds: 23 days, which fits into an int of milliseconds.
 _LONGEST_S = 2_000_000
 
 
 class _Words:
-    """A variable that takes words.
+    """The base of variables that take words.
 
     Attributes:
         name: the variable.
@@ -35,15 +35,15 @@ class _Words:
 
 
 class Choice(_Words):
-    """A variable that takes one of a few words."""
+    """A `Choice` is a variable that takes one of a few words."""
 
     __slots__ = ()
 
     def read(self) -> str:
-        """The word in force now.
+        """Return the word in force now.
 
         Raises:
-            ValueError: the variable is set to something else; the text names the variable and the choices.
+            ValueError: the variable has another value; the text names the variable and the choices.
         """
         word = os.environ.get(self.name, "").strip().lower() or self.choices[0]
         if word not in self.choices:
@@ -53,15 +53,15 @@ class Choice(_Words):
 
 
 class Modules(_Words):
-    """A variable that takes names of modules, or one of a few words."""
+    """A `Modules` is a variable that takes names of modules, or one of a few words."""
 
     __slots__ = ()
 
     def read(self) -> str | tuple[str, ...]:
-        """`auto`, or the names in force now; none for `off`.
+        """Return `auto`, or the names in force now; `()` for `off`.
 
         Raises:
-            ValueError: there is something that can't be the name of a module; the text names the variable.
+            ValueError: an item can't be the name of a module; the text names the variable.
         """
         text = os.environ.get(self.name, "").strip() or self.choices[0]
         if text.lower() == "auto":
@@ -77,11 +77,11 @@ class Modules(_Words):
 
 
 class Seconds:
-    """A variable that takes a time in seconds, and maybe `off`.
+    """A `Seconds` is a variable that takes a time in seconds, and maybe `off`.
 
     Attributes:
         name: the variable.
-        default: what holds where it is not set; None is `off`.
+        default: the value if the variable is not set; None is `off`.
         meaning: what it decides, in one sentence.
         may_be_off: whether it takes `off`.
     """
@@ -95,10 +95,10 @@ class Seconds:
         self.may_be_off = may_be_off
 
     def read(self) -> float | None:
-        """The seconds in force now, None for `off`.
+        """Return the seconds in force now; None for `off`.
 
         Raises:
-            ValueError: the variable is set to something else; the text names the variable and what it takes.
+            ValueError: the variable has another value; the text names the variable and the values that it takes.
         """
         word = os.environ.get(self.name, "").strip().lower()
         if not word:
@@ -168,10 +168,10 @@ ALL = (BACKEND, LAUNCHER, PRELOAD, ORPHAN_GRACE, GRACE, KILL_AFTER, TIMEOUT)
 
 
 def check() -> None:
-    """Read them all, so that one that has no meaning is told before any rank is started.
+    """Read all settings, so that an invalid one raises before any rank is started.
 
     Raises:
-        ValueError: it has none; the text names the variable.
+        ValueError: a setting is invalid; the text names the variable.
     """
     for setting in ALL:
         setting.read()

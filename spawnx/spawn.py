@@ -1,4 +1,4 @@
-"""`spawn` and `start_processes`: the reference's functions (torch 2.13), and the public path of all its names."""
+"""`spawn` and `start_processes`: the reference's functions (torch 2.13). This module exports all its public names."""
 
 from __future__ import annotations
 
@@ -63,17 +63,18 @@ def spawn(
 ) -> ProcessContext | None:
     """Start `nprocs` ranks that run `fn(rank, *args)`, each in a fresh interpreter.
 
-    If a rank fails, the others are ended and its failure is raised, with its traceback if it raised.
+    If a rank fails, spawnx ends the others and raises the failure, with the rank's traceback if it raised.
 
     Args:
-        fn: called in each rank; defined at the top level of a module, so that it can be pickled.
-        args: what follows the rank; any iterable.
-        nprocs: how many ranks; none if negative.
-        join: wait for all ranks.
-        daemon: the ranks' daemon flag: daemonic ones are terminated when the supervisor exits, and have no children.
-        start_method: deprecated, always "spawn"; see `start_processes` for others.
+        fn: the function that each rank calls. Define it at the top level of a module, so that it can be pickled.
+        args: the arguments after the rank; any iterable.
+        nprocs: the number of ranks; a negative one counts as 0.
+        join: whether to wait for all ranks.
+        daemon: the ranks' daemon flag. Daemonic ranks are terminated when the supervisor exits, and have no children.
+        start_method: deprecated, always "spawn"; for other start methods use `start_processes`.
         preload: see `start_processes`.
-        timeout: how long the ranks may take in all, in seconds; None is what `SPAWNX_TIMEOUT` says, or else for ever.
+        timeout: how long the call may take in all, in seconds. None is the value of `SPAWNX_TIMEOUT`; without one, no
+            limit.
 
     Returns:
         None if `join`, else the `ProcessContext`.
@@ -81,9 +82,9 @@ def spawn(
     Raises:
         ProcessRaisedException: a rank raised.
         ProcessExitedException: a rank ended by a signal or with an exit code other than 0.
-        ProcessTimeoutError: the time was over; it names the ranks that lived, and has their stacks.
-        TypeError, ValueError: an argument or a setting has no meaning, or can't be pickled; no rank was started.
-        OSError: a rank could not be started; none is left.
+        ProcessTimeoutError: the ranks did not end in time. It has the stacks of the ranks that were still alive.
+        TypeError, ValueError: an argument or a setting is invalid, or can't be pickled. No rank was started.
+        OSError: a rank could not be started. No rank is left.
     """
     if start_method != "spawn":
         msg = (
@@ -112,23 +113,24 @@ def start_processes(
     """Start `nprocs` ranks that run `fn(rank, *args)`, by any start method. See `spawn`.
 
     Args:
-        fn: called in each rank.
-        args: what follows the rank; any iterable.
-        nprocs: how many ranks; none if negative.
-        join: wait for all ranks.
+        fn: the function that each rank calls.
+        args: the arguments after the rank; any iterable.
+        nprocs: the number of ranks; a negative one counts as 0.
+        join: whether to wait for all ranks.
         daemon: the ranks' daemon flag.
         start_method: "spawn", "fork" or "forkserver", where the platform has it; None is multiprocessing's default.
-        numa_options: only None: torch's callers of 2025 pass it.
-        preload: what is imported once, before ranks are cloned ("spawn" and "forkserver" on Linux), instead of once in
-            each: names of modules, none by `()`. "auto" is what `SPAWNX_PRELOAD` says, and where that says nothing,
-            torch and numpy if they are imported here, and what the main module and that of `fn` use of the standard
-            library, all as far as these modules import it before they do anything that might change the import; and
-            what `spawnx.preload` and `multiprocessing.set_forkserver_preload` were told. "__main__" is the main
-            module, once as `__mp_main__`. A module that raises, starts threads or opens files when it is
-            imported is not preloaded, with a warning. What you name, you answer for: ranks share the state that it has
-            after its import, random state above all, but for what it renews by `os.register_at_fork` or
-            `pthread_atfork`.
-        timeout: see `spawn`. It counts from this call; with `join=False` the context's `join` sees to it.
+        numa_options: must be None. It exists because torch's callers of 2025 pass it.
+        preload: the modules to import once, before ranks are cloned ("spawn" and "forkserver" on Linux), instead of
+            once in each rank. Pass their names, or `()` for none; "__main__" imports the main module, as `__mp_main__`.
+            "auto" is the value of `SPAWNX_PRELOAD`. If that is "auto" or unset, the modules are: torch and numpy, if
+            this process has imported them; the modules of the standard library that the main module and the module of
+            `fn` use; and the names given to `spawnx.preload` and `multiprocessing.set_forkserver_preload`. torch, numpy
+            and the standard library's modules count only if these two modules import them before they do anything that
+            might change the import. A module that raises, starts threads or opens files when it is imported is not
+            preloaded, and spawnx logs a warning. If you name a module, all ranks share the state that it has after its
+            import, such as random state. Make sure that this is right for it. State that the module renews by
+            `os.register_at_fork` or `pthread_atfork` is not shared.
+        timeout: see `spawn`. It counts from this call; with `join=False`, the context's `join` enforces it.
 
     Returns:
         None if `join`, else the `ProcessContext`.
@@ -191,7 +193,7 @@ def _start(
             processes, paths, guard, timeout, fresh=served.fresh_interpreter
         )
     except BaseException:
-        # Whole, also where a second interrupt follows.
+        # Runs to its end even if a second interrupt follows.
         uninterrupted.do(partial(_undo, processes, guard))
         raise
     launchers.note_served(served)
@@ -218,7 +220,7 @@ def _checked_args(args: Iterable[Any]) -> tuple[Any, ...]:
         return tuple(args)
     except TypeError:
         if hasattr(type(args), "__iter__"):
-            raise  # it can be iterated: the error is of its own
+            raise  # `args` is iterable: its own __iter__ has raised
         msg = (
             f"args must be an iterable of what follows the rank, as each rank calls fn(rank, *args); "
             f"got {type(args).__name__}: did you mean args=({_short(args)},)?"
@@ -253,10 +255,10 @@ def _checked_timeout(timeout: float | None) -> float | None:
 
 
 def _tell_launcher(served: Served, method: str) -> None:
-    """Say at DEBUG which launcher has served; nobody listens where logging was never imported.
+    """Log at DEBUG which launcher has served. If logging was never imported, there is nobody to log to.
 
-    Where a handler that raises can't come between: ranks run by now, and logging's lock, which each fork takes, would
-    be held for ever by who was interrupted right after taking it.
+    `uninterrupted.do` logs, as the ranks already run. Otherwise a signal handler might raise right after logging has
+    taken its lock. The lock would then be held for ever, and each fork takes it.
     """
     logging = sys.modules.get("logging")
     if logging is None or logging.root.manager.disable >= logging.DEBUG:
@@ -269,10 +271,10 @@ def _tell_launcher(served: Served, method: str) -> None:
 
 
 def _wrap(fn: Callable[..., object], i: int, args: Iterable[Any], error_file: str) -> None:
-    """Run one rank in a Process of the caller's own making, for a `ProcessContext` made by hand.
+    """Run one rank in a Process that the caller has made, for a `ProcessContext` made by hand.
 
-    As the reference's: SIGINT follows the end of the parent, and what `fn` raises is reported in `error_file`. Unlike
-    there, KeyboardInterrupt is raised on: it is no success.
+    As in the reference, the kernel sends SIGINT when the parent ends, and an exception of `fn` is reported in
+    `error_file`. Unlike in the reference, KeyboardInterrupt is re-raised, as it is no success.
     """
     with standard_library():
         from spawnx.ipc import scoreboard
@@ -281,6 +283,6 @@ def _wrap(fn: Callable[..., object], i: int, args: Iterable[Any], error_file: st
     rank.arm_or_leave(backends.choose()[0], rank.SIGINT, os.getppid())
     try:
         fn(i, *args)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+    except Exception as error:  # noqa: BLE001 - every exception is reported
         rank.report_or_print(error_file, scoreboard.RUN, error, rank.users_part(error.__traceback__))
         sys.exit(1)

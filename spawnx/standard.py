@@ -1,10 +1,10 @@
-"""Imports of the standard library that find the standard library, whatever stands on `sys.path` by then.
+"""Imports that find the standard library's own modules, whatever is on `sys.path` by then.
 
-A program may put a folder with a `signal.py` or a `queue.py` of its own before the library, after it has imported what
-it needs of that. What spawnx imports later than that (nearly everything is imported when it is first needed) is not the
-program's file. So each import of ours inside a function stands in `with standard_library():`.
+A program may import the modules that it needs, and then put a folder with its own `signal.py` or `queue.py` before the
+library on `sys.path`. spawnx imports nearly everything when it is first needed, and must not import these files.
+So each import inside a function of spawnx stands in `with standard_library():`.
 
-This module is imported in every process of ours before all else: it imports only what no file can stand for, which
+Every process of spawnx imports this module first. It imports only modules that no file on `sys.path` can replace, which
 `__future__` is not.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _folders() -> list[str]:
-    """Where the standard library is: its modules, and its extension modules."""
+    """The folders of the standard library's modules and extension modules."""
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     library = os.path.dirname(getattr(os, "__file__", ""))  # a frozen program's has none
     builds = [
@@ -36,7 +36,7 @@ def _folders() -> list[str]:
 
 
 class _Finder:
-    """The first of the finders, while a thread imports for spawnx; for that thread, and for the library's names."""
+    """The first finder in `sys.meta_path` while a thread imports for spawnx: for it, and for the library's names."""
 
     def __init__(self) -> None:
         self.folders = _folders()
@@ -44,19 +44,19 @@ class _Finder:
         self.lock = RLock()  # a signal handler may import as well
         self.plain = self.with_this = sys.meta_path[
             :0
-        ]  # only meanwhile: the list is to be destroyed with `sys`
+        ]  # held only while active: the list must be destroyed with `sys`
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, _target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        """See `importlib.abc.MetaPathFinder`. What is built in, or frozen, others find.
+        """See `importlib.abc.MetaPathFinder`. Other finders find built-in and frozen modules.
 
         Raises:
-            ModuleNotFoundError: the standard library of this system has no such module, which is another system's.
+            ModuleNotFoundError: the standard library has this module only on other systems.
         """
         if path is not None or name not in sys.stdlib_module_names or get_ident() not in self.threads:
             return None
-        # Not by its file, if it has one as well: PyPy's file of faulthandler does nothing.
+        # A built-in module may have a file as well, which is not to be used: PyPy's faulthandler.py does nothing.
         if is_builtin(name):
             return None
         spec = PathFinder.find_spec(name, self.folders)
@@ -65,29 +65,29 @@ class _Finder:
         return spec
 
     def begin(self) -> None:
-        """Be there for the calling thread."""
+        """Activate the finder for the calling thread."""
         with self.lock:
             self.threads.append(get_ident())
             if len(self.threads) == 1:
-                # Another list, and not one more item: a thread that looks through the list just now would skip a finder
-                # when the item goes.
+                # A new list, not an inserted item: when `end` removed that item, another thread that iterates over the
+                # list at that moment would skip a finder.
                 self.plain = sys.meta_path
                 self.with_this = sys.meta_path = [self, *self.plain]
 
     def end(self) -> None:
-        """Be there no longer, if this was the last of what `begin` has begun."""
+        """Undo one `begin` of the calling thread; the last `end` of all threads removes the finder."""
         with self.lock:
             self.threads.remove(get_ident())
             if not self.threads:
                 left = [finder for finder in sys.meta_path if finder is not self]
                 if sys.meta_path is self.with_this and left == self.plain:
                     sys.meta_path = self.plain
-                else:  # what was imported has brought a finder of its own
+                else:  # an imported module has added a finder of its own
                     sys.meta_path = left
                 self.plain = self.with_this = left[:0]
 
     def forget_threads(self) -> None:
-        """In a forked child: only the thread that has forked is there."""
+        """Forget all other threads, in a forked child: only the thread that has forked is there."""
         self.lock = RLock()
         self.threads = [thread for thread in self.threads if thread == get_ident()]
         if not self.threads and self in sys.meta_path:
@@ -95,7 +95,7 @@ class _Finder:
 
 
 class standard_library:  # noqa: N801 - used as a function
-    """While this lasts, the calling thread's imports find modules of the standard library in the standard library."""
+    """In this context, the calling thread finds modules of the standard library in the standard library's folders."""
 
     def __enter__(self) -> None:
         _finder.begin()
@@ -110,7 +110,7 @@ class standard_library:  # noqa: N801 - used as a function
 
 
 def load(*modules: str) -> None:
-    """Import modules of ours, and of the standard library."""
+    """Import modules of spawnx and of the standard library."""
     with standard_library():
         for module in modules:
             __import__(module)

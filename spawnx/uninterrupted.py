@@ -1,4 +1,4 @@
-"""Work that no signal handler cuts in two: what is lost between the making of a process and its note stays lost."""
+"""Work that no signal handler interrupts: if one raised between creating a process and noting it, that would leak."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Each takes 1 us and more: the thread has some dozens of these left to live.
+# Each yield takes 1 us or more. The thread is gone after some dozens of these.
 _YIELDS = 10_000
 
 
 def do(work: Callable[[], None]) -> None:
-    """Call `work` where no handler runs: Python calls handlers in the main thread only. What they raise comes after it.
+    """Call `work` outside of the main thread, the only one in which Python runs signal handlers.
 
     Raises:
-        BaseException: what a handler has raised in the meantime, or else what `work` raises.
+        BaseException: the exception of a handler that ran in the meantime, raised after `work`; or else that of `work`.
     """
     if threading.get_ident() != threading.main_thread().ident:
         work()
@@ -43,7 +43,7 @@ def do(work: Callable[[], None]) -> None:
 
     def step() -> None:
         if not started:
-            # In one call: a handler that runs after it finds the thread noted.
+            # One call in C starts the thread and notes it: no handler runs in between.
             started.extend(starmap(_thread.start_new_thread, [(run, ())]))
         lock.acquire()
 
@@ -59,7 +59,7 @@ def do(work: Callable[[], None]) -> None:
         try:
             raise raised[0]
         finally:
-            raised.clear()  # no circle through this frame
+            raised.clear()  # no reference cycle through this frame
 
 
 def wait_until_gone(thread_id: int) -> None:
@@ -70,7 +70,7 @@ def wait_until_gone(thread_id: int) -> None:
     call and in the user's. The kernel wakes no waiter at the removal, so this function yields the processor until then.
     A tracer may stop the thread before it is removed, so the number of yields has a limit.
     """
-    if thread_id == threading.get_native_id():  # gevent and eventlet make a greenlet of a thread
+    if thread_id == threading.get_native_id():  # under gevent and eventlet a thread is a greenlet
         return
     path = f"/proc/self/task/{thread_id}"
     for _ in range(_YIELDS):
@@ -80,10 +80,11 @@ def wait_until_gone(thread_id: int) -> None:
 
 
 def _forget_stand_in() -> None:
-    """Let `threading` know this thread no longer, which it doesn't see end.
+    """Remove this thread's dummy object from `threading`, which doesn't notice the end of the thread.
 
-    Whoever asks for the current thread, as `Thread.join` does in what the garbage collector calls here, has it make an
-    object that stands in for it, and counts as a living thread for ever (CPython, before 3.13).
+    `threading.current_thread()` makes such an object in a thread that `threading` has not started. `Thread.join` calls
+    that, perhaps in code that the garbage collector runs in this thread. The object would count as a live thread for
+    ever (CPython before 3.13).
     """
     active, here = getattr(threading, "_active", {}), threading.get_ident()
     if isinstance(active.get(here), getattr(threading, "_DummyThread", ())):
@@ -93,7 +94,7 @@ def _forget_stand_in() -> None:
 def _take(
     step: Callable[[], None], done: list[bool], started: list[int], raised: list[BaseException]
 ) -> None:
-    """Take a step until the work is done, or can't be begun; note what handlers raise, the latest first."""
+    """Repeat `step` until the work is done or can't be started. Collects the exceptions of handlers, latest first."""
     while True:
         try:
             while not done:

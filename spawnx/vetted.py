@@ -1,7 +1,7 @@
-"""All that is known of third-party libraries. Another one joins by one entry in `VETTED`.
+"""All that spawnx knows of third-party libraries. To add a library, add an entry to `VETTED`.
 
-A library is vetted when it was tried in clones: threads, autograd, OpenMP, DDP over gloo. What a library renews by
-`os.register_at_fork` needs no entry: that is called in clones as well.
+A library is vetted when it was tried in clones: threads, autograd, OpenMP, DDP over gloo. State that a library renews
+by `os.register_at_fork` needs no entry: clones call those functions, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _renew_numpy() -> None:
-    # Imported late by numpy itself: not here, for a rank that doesn't draw; who imports it later has a new generator.
+    # numpy imports this module when it is first used. If a rank imports it later, it gets a new generator then.
     random: Any = sys.modules.get("numpy.random")
     if random is not None:
         random.seed()
@@ -29,7 +29,7 @@ def _renew_torch() -> None:
 
 
 def _may_torch_end() -> bool:
-    """Not where peers or a device are to be told: what holds them is finalized in C."""
+    """Whether torch uses no device and no process group: these are finalized in C, which informs device and peers."""
     torch: Any = sys.modules["torch"]
     devices = [torch.cuda, *([torch.xpu] if hasattr(torch, "xpu") else [])]
     return not any(device.is_initialized() for device in devices) and not (
@@ -38,17 +38,17 @@ def _may_torch_end() -> bool:
 
 
 class Vetted:
-    """What must be known of a library that was tried in clones.
+    """A `Vetted` has the facts about one library that was tried in clones.
 
     Attributes:
-        renew: renews, in a clone, what must not be equal in two ranks.
-        may_end: whether a process that uses it may end without being finalized.
-        noisy: classes in C++ whose objects do more than give memory back when they are destroyed, as "module.name". The
-            collector doesn't track them, and C++ may hold them where nothing of Python's does: what has called their
-            constructor is finalized.
-        rebuilding: by module, the functions by which it rebuilds what it has pickled, and whose pickles any number of
-            ranks may read. Other functions of these modules count their readers, or may.
-        read_at_import: the environment variables that it reads when it is imported: the beginnings of their names.
+        renew: renews, in a clone, the state that must differ between ranks.
+        may_end: returns whether a process that uses the library may end without being finalized.
+        noisy: C++ classes whose objects do more than free memory when they are destroyed, as "module.name". The
+            collector doesn't track the objects, and C++ may hold them when no Python object does. So a rank that has
+            called such a constructor is finalized.
+        rebuilding: module -> the functions that rebuild pickled objects whose pickles any number of ranks may read.
+            Other functions of these modules count their readers, or may do so.
+        read_at_import: the prefixes of the environment variables that the library reads when it is imported.
     """
 
     __slots__ = ("may_end", "noisy", "read_at_import", "rebuilding", "renew")
@@ -68,7 +68,7 @@ class Vetted:
         self.read_at_import = read_at_import
 
 
-# Of OpenMP and BLAS, which numpy and torch load.
+# The variables of OpenMP and BLAS, which numpy and torch load.
 _OF_MATHS = (
     b"OMP_", b"GOMP_", b"KMP_", b"MKL_", b"MKLDNN_", b"OPENBLAS_", b"GOTO_", b"BLIS_",
 )  # fmt: skip
@@ -78,9 +78,9 @@ VETTED = {
     "torch": Vetted(
         _renew_torch,
         _may_torch_end,
-        # One writes the directory of its archive; one removes its file.
+        # The first writes the directory of its archive when it is destroyed; the second removes its file.
         noisy=("torch.PyTorchFileWriter", "torch._C._distributed_c10d.FileStore"),
-        # torch 2.13. Missing, as they count their readers: rebuild_cuda_tensor, rebuild_storage_filename.
+        # torch 2.13. Left out, as they count their readers: rebuild_cuda_tensor, rebuild_storage_filename.
         rebuilding={
             "torch.multiprocessing.reductions": frozenset({
                 "rebuild_event",
@@ -101,42 +101,42 @@ VETTED = {
         ),
     ),
 }  # fmt: skip
-# Of all of them, whether they are imported or not.
+# The prefixes of all libraries, imported or not.
 READ_AT_IMPORT = tuple(name for vetted in VETTED.values() for name in vetted.read_at_import)
 
 
 def is_vetted(name: str) -> bool:
-    """Whether a module is of a library that was tried in clones."""
+    """Return whether a module belongs to a vetted library."""
     return name.partition(".")[0] in VETTED
 
 
 def rebuilding(module: str) -> frozenset[str] | None:
-    """The functions of a module that rebuild what any number of ranks may read; None if the module isn't known."""
+    """Return a module's functions that rebuild what any number of ranks may read; None if the module isn't known."""
     known = VETTED.get(module.partition(".")[0])
     return None if known is None else known.rebuilding.get(module)
 
 
 def renew() -> None:
-    """In a clone: renew what must not be equal in two ranks."""
+    """Renew, in a clone, the state that must differ between ranks."""
     for vetted in _loaded():
         vetted.renew()
 
 
 def may_end() -> bool:
-    """In a clone: whether it may end without being finalized, as far as the vetted libraries go."""
+    """Return, in a clone, whether it may end without being finalized, as far as the vetted libraries matter."""
     loaded = _loaded()
     noted = not _constructed and all(vetted in _noted for vetted in loaded if vetted.noisy)
     return noted and all(vetted.may_end() for vetted in loaded)
 
 
 def is_noisy(module: str, name: str) -> bool:
-    """Whether a class is one of a vetted library's noisy ones."""
+    """Return whether a class is a noisy class of a vetted library."""
     vetted = VETTED.get(module.partition(".")[0])
     return vetted is not None and f"{module}.{name}" in vetted.noisy
 
 
 def note_constructors() -> None:
-    """In a template: from now on, note when an object of a noisy class of the vetted libraries' is made."""
+    """Note from now on, in a template, when an object of a noisy class is made."""
     for vetted in _loaded():
         _noted.append(vetted)
         for path in vetted.noisy:
@@ -157,9 +157,9 @@ def _note_constructor(kind: type) -> None:
     kind.__init__ = note  # type: ignore[misc]
 
 
-# The libraries whose constructors are noted: those that the template has imported.
+# The libraries whose constructors are noted: the vetted ones that the template has imported.
 _noted: list[Vetted] = []
-# The noisy classes of which objects have been made in this clone.
+# The noisy classes whose constructors this clone has called.
 _constructed: set[type] = set()
 
 

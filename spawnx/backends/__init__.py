@@ -1,4 +1,4 @@
-"""The backends: `native` (the C core) and `python`, and the one place that chooses."""
+"""The backends `native` (the C core) and `python`. Only this module chooses between them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 from spawnx.standard import standard_library
 
-# The extension, and what it needs to be loaded: why it is not there.
+# A module that may be missing: the extension, or what it needs -> the reason to show.
 _ABSENT = {
     "spawnx.backends._native": "this installation has no C core: it is the wheel for all systems, or it was built"
     " without a C compiler or with SPAWNX_PURE=1",
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def available() -> tuple[str, ...]:
-    """The backends that work in this installation, best first."""
+    """Return the names of the backends that work in this installation, best first."""
     return ("native", "python") if _find_native()[0] else ("python",)
 
 
 def named(name: str) -> Backend:
-    """The backend of that name.
+    """Return the backend of a name.
 
     Raises:
         RuntimeError: this installation has no such backend.
@@ -41,14 +41,14 @@ def named(name: str) -> Backend:
 
 
 def choose() -> tuple[Backend, str]:
-    """The backend for the next call, and why it is that one.
+    """Return the backend for the next call, and the reason for the choice.
 
     Raises:
-        ValueError: `SPAWNX_BACKEND` has no meaning.
+        ValueError: `SPAWNX_BACKEND` is invalid.
         RuntimeError: `SPAWNX_BACKEND` names a backend that this installation lacks.
     """
     with standard_library():
-        from spawnx import settings  # not at the top: ranks come here by `named`, and read no settings
+        from spawnx import settings  # not at the top: ranks use only `named`, which reads no settings
 
     wanted = settings.BACKEND.read()
     if wanted != "auto":
@@ -58,17 +58,17 @@ def choose() -> tuple[Backend, str]:
 
 
 def _find_native() -> tuple[Backend | None, str]:
-    """The native backend, or None; and why."""
+    """The native backend or None, and the reason."""
     if sys.platform != "linux" or sys.implementation.name != "cpython":
         return None, "the C core is for CPython on Linux"
     if not getattr(sys, "_is_gil_enabled", _yes)():
-        # Nobody could try it. It would also switch the lock on, for the whole process (PEP 703).
+        # Not tested on these. Loading it would also switch the lock on, for the whole process (PEP 703).
         return None, "the C core is for interpreters with a global lock, and this one is free-threaded"
     try:
         with standard_library():
             from spawnx.backends import native
     except ModuleNotFoundError as error:
-        # Only that: an extension that is there and can't be loaded is broken, and must say so.
+        # Only a missing module means "absent". An extension that exists and can't be loaded is broken: that must raise.
         if error.name not in _ABSENT:
             raise
         return None, _ABSENT[error.name]
@@ -76,5 +76,5 @@ def _find_native() -> tuple[Backend | None, str]:
 
 
 def _yes() -> bool:
-    """What `sys._is_gil_enabled` would say before CPython 3.13."""
+    """Stand in for `sys._is_gil_enabled`, which CPython has since 3.13."""
     return True

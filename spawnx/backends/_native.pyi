@@ -1,4 +1,4 @@
-# What cffi makes of csrc/spawnx.h, for the type checker; a test compares the three.
+# The module that cffi makes from csrc/spawnx.h, for the type checker. A test compares header, stub and library.
 
 from collections.abc import Sequence
 from typing import Any, Final

@@ -1,6 +1,6 @@
-"""What a backend does for the rest of spawnx: few calls on kernel objects, no policy.
+"""The contract of a backend: a few calls on kernel objects, and no policy.
 
-Errors are `OSError`s with the errno of the system; whoever calls turns them into the domain's words.
+Errors are `OSError`s with the errno of the system; the caller translates them into the terms of its own domain.
 """
 
 from __future__ import annotations
@@ -12,64 +12,65 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Protocol
 else:
-    Protocol = object  # every rank that arms itself imports this package: `typing` costs more than all of it
+    Protocol = object  # every rank that arms itself imports this module: `typing` costs more than the package
 
 
-# The exit code of a child that somebody else has reaped: nobody knows it.
+# The exit code of a child that somebody else has reaped: it is unknown.
 LOST = 1 << 16
-# What a kernel that lacks a call answers, and a sandbox (a seccomp filter) that forbids it: so it stays.
+# The errors of a kernel that lacks a call, and of a sandbox (a seccomp filter) that forbids it. They are permanent.
 FORBIDDEN = frozenset({errno.ENOSYS, errno.EPERM})
 
 if TYPE_CHECKING:
-    # A rank that a watch has seen ended: its index, its exit code as multiprocessing has it (LOST, or None where only
-    # its Process can tell), and its peak resident memory in KiB (0 where unknown). Below 0: what is no rank, see `add`.
+    # A rank that a watch has seen ended: its index; its exit code as in multiprocessing, or LOST, or None if only its
+    # Process knows it; and its peak resident memory in KiB, 0 if unknown. An index below 0 is no rank: see `Watch.add`.
     Seen = tuple[int, int | None, int]
 
 
 class Watch(Protocol):
-    """Tells which of many ranks have ended: each is registered once, and each end costs the same at any number."""
+    """A watch reports which of many ranks have ended. The cost of one end doesn't depend on the number of ranks."""
 
     def add(self, sentinel: int, rank: int) -> None:
-        """Watch `sentinel`, which becomes readable when `rank` has ended. It stays the caller's.
+        """Watch `sentinel`, which becomes readable when `rank` has ended. Call it once for each; the caller closes it.
 
-        With a rank below 0 it is no rank's, but any fd: told in each call in which it is readable, with an exit code
-        that means nothing.
+        With a rank below 0, `sentinel` is any fd. Each `wait` in which it is readable lists it, with an exit code that
+        means nothing.
         """
 
     def wait(self, timeout: float | None, gather: int = 1) -> list[Seen]:
-        """Wait until some rank has ended; list those that have, whoever was not discarded yet.
+        """Wait until a rank has ended; list the ranks that have ended and are not discarded.
 
         A signal whose handler doesn't raise doesn't end the wait. Nothing is consumed: ranks stay unreaped and
         watched, so that an interrupted caller can look again.
 
         Args:
-            timeout: seconds; 0 and less only look, None waits for ever.
-            gather: for how many ranks the caller waits. If others end right after the first, as many as that may be
-                listed at once, which is cheaper; one that has failed is listed at once.
+            timeout: seconds; 0 or less does not wait, None waits without limit.
+            gather: how many ranks the caller waits for. Up to that many may be listed together if they end right after
+                one another, which is cheaper. A rank that has failed is listed without delay.
 
         Returns:
-            Ranks, none if the time is over; perhaps not all at once where there are many.
+            The ranks; empty if the time is over. If many have ended, perhaps only some of them.
         """
 
     def discard(self, sentinels: Sequence[int]) -> None:
-        """Watch these no longer; nothing happens to those that aren't watched.
+        """Stop watching these. Sentinels that aren't watched are ignored.
 
-        Before they are closed: a fork of the user's keeps the description behind one alive, and epoll reports that.
+        Call it before closing them. A process that the user has forked may keep the open file description alive, and
+        epoll would go on reporting it.
         """
 
     def fileno(self) -> int:
-        """An fd that is readable when `wait` has something to list; -1 where there is none."""
+        """Return an fd that is readable when `wait` has something to list; -1 if the watch has none."""
 
     def close(self) -> None:
-        """Release what the watch holds. May be called again."""
+        """Release the resources of the watch. May be called again."""
 
 
 class Backend(Protocol):
-    """One way to arm, launch, watch, reap and signal processes.
+    """A backend is one way to arm, launch, watch, reap and signal processes.
 
     Attributes:
         name: "native" or "python".
-        can_clone: whether it has what a template needs: survey of objects, adoption of orphans.
+        can_clone: whether it provides what a template needs: survey of objects, adoption of orphans.
         arms_at_launch: whether `launch` arms the death signal, before the exec.
     """
 
@@ -78,78 +79,78 @@ class Backend(Protocol):
     arms_at_launch: bool
 
     def features(self) -> dict[str, str]:
-        """What the kernel offers and this backend uses, for people: name -> "yes", "no" or what is used."""
+        """Return the kernel's features that this backend uses, as text: name -> "yes", "no" or the mechanism."""
 
     def has_pidfd(self) -> bool:
-        """Whether processes can be held by pidfds here (Linux 5.4). Probed once; again where no fd was left for it."""
+        """Return whether processes can be held by pidfds (Linux 5.4). Probed once; again if no fd was free for it."""
 
     def load(self) -> None:
-        """Load what `arm` needs, in the supervisor, so that no forked rank has to."""
+        """Load in the supervisor what `arm` needs, so that no forked rank must load it."""
 
     def arm(self, signum: int, parent: int) -> bool:
         """Ask the kernel to send this process `signum` when the thread that created it ends (prctl(2)).
 
-        Then compare `getppid()` with `parent`: who finds another one there came too late, as the parent died
-        before. Never with 1: in a container the supervisor may be pid 1. 0 is a parent in an outer pid namespace.
+        Then compare `getppid()` with `parent`: if they differ, the parent has died before the call, and no signal will
+        come. Don't compare with 1: in a container the supervisor may be pid 1. 0 is a parent in an outer pid namespace.
 
         Returns:
-            False if the parent is dead already; True otherwise, also where the system has no such signal.
+            False if the parent is dead already; True otherwise, also if the system has no such signal.
         """
 
     def launch(self, program: Program) -> tuple[int, int]:
-        """Start a program in a new process; returns its pid, and a pidfd that the caller closes.
+        """Start a program in a new process; return its pid, and a pidfd that the caller closes.
 
         Raises:
-            OSError: it could not be started, or the program could not be executed; no process is left.
+            OSError: the process could not be started, or could not execute the program. No process is left.
         """
 
     def guardian_command(
         self, channel: int, folder: int, supervisor: int, ladder: str, path: str
     ) -> list[str]:
-        """The command line of a guardian. See csrc/guardian.c.
+        """Return the command line of a guardian. See csrc/guardian.c.
 
         Args:
-            channel: the fd of its end of the socket, which it inherits.
-            folder: the fd of the folder that it then removes, which it inherits.
-            supervisor: this process's pid.
-            ladder: how ranks that outlive it are ended; see `orphans.to_argument`.
-            path: the folder's.
+            channel: the fd of the guardian's end of the socket, which it inherits.
+            folder: the fd of the folder that it removes after the ranks, which it inherits.
+            supervisor: the pid of this process.
+            ladder: how to end ranks that outlive this process; see `orphans.to_argument`.
+            path: the path of the folder.
         """
 
     def open_pidfd(self, pid: int) -> int:
-        """Open a pidfd for an unreaped child of ours; the caller closes it.
+        """Open a pidfd for an unreaped child of this process; the caller closes it.
 
         Raises:
-            OSError: EMFILE or ENFILE: no fd is left. ECHILD: `pid` is no child of ours (any longer): somebody
-                else reaped it, and a stranger may have its number by now. Nothing was opened.
+            OSError: EMFILE or ENFILE: no fd is free. ECHILD: `pid` is no child of this process, or no longer one, as
+                somebody else reaped it; another process may have its number by now. Nothing was opened.
         """
 
     def peek(self, pidfd: int) -> int | None:
-        """The exit code of a child, as multiprocessing has it, or None while it runs. It stays unreaped.
+        """Return the exit code of a child, as in multiprocessing, or None while it runs. It stays unreaped.
 
-        LOST if somebody else has reaped it and the kernel doesn't tell (it does since Linux 6.15).
+        The result is LOST if somebody else has reaped it and the kernel doesn't report the code (Linux before 6.15).
         """
 
     def sweep(self, pids: Sequence[int]) -> list[tuple[int, int]]:
-        """Look at children by their pids: (pid, exit code or LOST) of those that have ended. For want of pidfds."""
+        """Return (pid, exit code or LOST) of the children that have ended. For children that no pidfd holds."""
 
     def reap(self, pidfds: Sequence[int]) -> None:
-        """Let the kernel forget children that have been seen ended. May be called again, and by several threads."""
+        """Reap children that have been seen ended. May be called again, and from several threads."""
 
     def fan_out(self, pidfds: Sequence[int], signum: int) -> None:
-        """Send one signal to many processes. By pidfd: a process that got a dead one's number is never hit."""
+        """Send one signal to many processes. By pidfd, so that no process that reuses a pid is signalled."""
 
     def open_watch(self) -> Watch:
-        """A new watch over pidfds; the caller closes it."""
+        """Open a watch over pidfds; the caller closes it."""
 
 
 class Program:
-    """What `Backend.launch` starts.
+    """A `Program` is what `Backend.launch` starts.
 
     Attributes:
-        argv: the program's path, which is not searched for, and its arguments.
+        argv: the program's path, which is not searched for in PATH, and its arguments.
         keep: the fds that it inherits under the same numbers, besides 0 to 2.
-        death_signal: sent when the calling thread ends, where the backend arms at launch; 0: none.
+        death_signal: sent when the thread that launched it ends, if the backend arms at launch; 0: none.
         mask: the signals that are blocked in it.
     """
 

@@ -1,4 +1,4 @@
-"""The contract by the C core. The only file that sees its `ffi` and `lib`; `csrc/spawnx.h` says what each call does."""
+"""The contract, by the C core. Only this file uses its `ffi` and `lib`; `csrc/spawnx.h` documents each call."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 if lib.spx_abi() != lib.SPX_ABI or lib.SPX_LOST != LOST:
     raise ImportError("the C core and its header disagree: rebuild spawnx")
 
-# epoll_wait(2) takes milliseconds as an int: 24 days at most. Whoever waits longer waits again.
+# epoll_wait(2) takes milliseconds as an int: 24 days at most. A longer wait is repeated.
 _LONGEST_MS = 2**31 - 1
-# Ends that come no further apart than this are told in one go to whoever waits for all: longer than a rank takes to
-# end while others end beside it (0.5 ms), shorter than anybody notices.
+# If the caller waits for all ranks, ends that are no further apart than this are reported together. Longer than a rank
+# takes to end while others end as well (0.5 ms), shorter than anybody notices.
 _GATHER_MS = 10
 
 # The program that is built beside the library.
@@ -54,18 +54,18 @@ class NativeBackend:
         }
 
     def has_pidfd(self) -> bool:
-        """See the contract. Asked by the core: an interpreter built with old headers has no `os.pidfd_open`."""
+        """See the contract. The core makes the call: an interpreter built with old headers has no `os.pidfd_open`."""
         global _has_pidfd  # noqa: PLW0603 - an answer of the kernel, the same for the life of this process
         if _has_pidfd is None:
             answer = lib.spx_open_pidfd(os.getpid())
             if answer in {-errno.EMFILE, -errno.ENFILE}:
-                return False  # for this call: no fd is left
-            # The right answer about a process that is no child of its own, after it was opened and waited for.
+                return False  # for this call: no fd is free
+            # This process is no child of its own: ECHILD shows that it was opened and waited for, so pidfds work.
             _has_pidfd = answer == -errno.ECHILD
         return _has_pidfd
 
     def load(self) -> None:
-        """See the contract. Loaded with this module."""
+        """See the contract. The core is loaded with this module, so there is nothing to do."""
 
     def arm(self, signum: int, parent: int) -> bool:
         """See the contract."""
@@ -100,7 +100,7 @@ class NativeBackend:
         self, channel: int, folder: int, supervisor: int, ladder: str, path: str
     ) -> list[str]:
         """See the contract."""
-        if not os.access(_GUARDIAN, os.X_OK):  # an installer that forgot that it is a program
+        if not os.access(_GUARDIAN, os.X_OK):  # an installer has dropped the x bit
             with standard_library():
                 from spawnx.backends import python
 
@@ -136,22 +136,24 @@ class NativeBackend:
         with standard_library():
             from spawnx.backends import python  # not at the top: ranks that arm themselves load this module
 
-        # Where epoll is forbidden; or is the standard library's no longer, as under gevent, whose greenlets a call that
-        # blocks the thread would hold up.
+        # epoll may be forbidden. Or gevent has replaced the standard library's: a call that blocks the thread
+        # would then block all greenlets.
         return NativeWatch() if python.has_epoll() else python.PidfdWatch(self)
 
 
 def get_ready_to_fork() -> None:
-    """Empty stdio's buffers, which each fork would write again.
+    """Check that this process has one thread, and flush stdio's buffers, which each fork would write again.
 
     Raises:
-        OSError: this process has more than one thread (EBUSY), or it can't be told (ENOTSUP).
+        OSError: this process has more than one thread (EBUSY), or the number can't be found out (ENOTSUP).
     """
     _checked(lib.spx_get_ready_to_fork())
 
 
 def adopt_orphans(*, on: bool) -> bool:
-    """Have this process adopt the children of descendants that end from now on, or no longer; whether it did so before.
+    """Make this process a subreaper, or end that; return whether it was one before.
+
+    A subreaper adopts the children of its descendants that end.
 
     Raises:
         OSError: a sandbox forbids it.
@@ -160,9 +162,9 @@ def adopt_orphans(*, on: bool) -> bool:
 
 
 def collapse() -> int:
-    """Put this process's own memory into large pages, as far as the kernel can; how many were made.
+    """Put this process's private memory into large pages, as far as the kernel can; return how many were made.
 
-    To clone a process is to copy its page tables: with torch loaded, half of what a clone costs.
+    A clone copies the page tables of a process: half of the cost of a clone if torch is loaded.
     """
     made = 0
     with open("/proc/self/maps", "rb") as maps:
@@ -175,7 +177,7 @@ def collapse() -> int:
 
 
 def inherited() -> dict[str, list[int]]:
-    """What a child would have from the calling thread, where only system calls tell; see `struct spx_inherited`."""
+    """Return what a child inherits from the calling thread and only system calls show; see `struct spx_inherited`."""
     answers = ffi.new("struct spx_inherited *")
     lib.spx_ask_inherited(answers)
     fields = {name: getattr(answers, name) for name, _ in ffi.typeof("struct spx_inherited").fields}
@@ -183,28 +185,28 @@ def inherited() -> dict[str, list[int]]:
 
 
 def loaded() -> int:
-    """How many libraries this process has loaded until now (dlopen(3))."""
+    """Return how many libraries this process has loaded until now (dlopen(3))."""
     return int(lib.spx_loaded())
 
 
 def begin_exit() -> None:
-    """Mark where `leave` stops: what was registered with atexit(3) before is not called by it."""
+    """Mark where `leave` stops: it does not call functions registered with atexit(3) before this call."""
     _checked(lib.spx_begin_exit())
 
 
 def leave(code: int) -> NoReturn:
-    """End this process: call what was registered with atexit(3) since `begin_exit`, flush stdio, and no more."""
+    """Call the functions registered with atexit(3) since `begin_exit`, flush stdio, and end this process."""
     lib.spx_leave(code)
     raise AssertionError
 
 
 class Survey:
-    """A search for objects whose end can be seen outside the process: see `struct spx_survey`.
+    """A `Survey` finds objects whose destruction may have an effect outside the process: see `struct spx_survey`.
 
     Args:
-        quiet: types whose objects do nothing when they are destroyed that can be seen.
-        each: types of whose objects each is a suspect.
-        budget: how many untracked objects are visited at most.
+        quiet: types whose objects have no visible effect when they are destroyed.
+        each: types of which every object is a suspect.
+        budget: the most untracked objects to visit.
     """
 
     def __init__(self, quiet: Iterable[type], each: Iterable[type], budget: int) -> None:
@@ -216,10 +218,10 @@ class Survey:
         self._what.budget = budget
 
     def suspects(self, objects: list[object]) -> list[object]:
-        """The suspects among objects, and among the untracked ones to which these refer.
+        """Return the suspects among objects, and among the untracked objects to which these refer.
 
         Raises:
-            OSError: there are too many.
+            OSError: too many objects or types, or references that are nested too deep (EOVERFLOW); or ENOMEM.
         """
         found: list[object] = []
         _checked(lib.spx_survey(self._what, ffi.cast("void *", id(objects)), ffi.cast("void *", id(found))))
@@ -227,9 +229,9 @@ class Survey:
 
 
 def slots(types: list[type]) -> list[tuple[bool, int]]:
-    """The C slots of types, which no metaclass hides: whether objects have a finalizer, and what destroys them.
+    """Return for each type whether its objects have a finalizer, and the address of the function that destroys them.
 
-    The second is the address of a function: one and the same for all classes that Python code has made.
+    Both are read from C slots, which no metaclass hides. The address is the same for all classes made by Python code.
     """
     finalized, dealloc = ffi.new("int[]", len(types)), ffi.new("long[]", len(types))
     lib.spx_types(ffi.cast("void *", id(types)), finalized, dealloc)
@@ -237,7 +239,7 @@ def slots(types: list[type]) -> list[tuple[bool, int]]:
 
 
 class NativeWatch:
-    """See `contract.Watch`: one epoll over pidfds, with the exit codes of all that are ready in one call."""
+    """See `contract.Watch`: one epoll over pidfds. One call returns the exit codes of all ended ranks."""
 
     def __init__(self) -> None:
         self._watch = ffi.new("struct spx_watch *", {"fd": -1})
@@ -254,7 +256,7 @@ class NativeWatch:
         while True:
             left = None if deadline is None else deadline - clock.monotonic()
             count = lib.spx_watch_wait(watch, _milliseconds(left), gather, _GATHER_MS)
-            # On -EINTR the interpreter runs the signal's handler before the next line, and is done if that raises.
+            # On -EINTR the interpreter runs the signal's handler before the next line. If that raises, the wait ends.
             if count > 0:
                 return [(one.rank, one.code, one.max_rss_kb) for one in watch.seen[0 : watch.n_seen]]
             if count != -errno.EINTR:
@@ -281,7 +283,7 @@ class NativeWatch:
 
 
 def environment() -> list[bytes]:
-    """A copy of libc's environment, made under the interpreter's lock, which the core doesn't have."""
+    """Copy libc's environment. Done in Python, under the interpreter's lock, which the core's calls don't hold."""
     copies: list[bytes] = []
     while lib.environ != ffi.NULL and lib.environ[len(copies)] != ffi.NULL:
         copies.append(ffi.string(lib.environ[len(copies)]))
@@ -289,14 +291,14 @@ def environment() -> list[bytes]:
 
 
 def _checked(result: int) -> int:
-    """A result of the core; minus an errno is raised as the `OSError` of that number."""
+    """Return a result of the core, or raise the `OSError` of a negative one."""
     if result < 0:
         raise OSError(-result, os.strerror(-result))
     return result
 
 
 def _milliseconds(seconds: float | None) -> int:
-    """As epoll_wait takes it; rounded up, or the last wait before a deadline would spin."""
+    """Convert a timeout for epoll_wait(2). Rounded up, as otherwise the last wait before a deadline would spin."""
     if seconds is None:
         return -1
     return min(_LONGEST_MS, max(0, math.ceil(seconds * 1000)))

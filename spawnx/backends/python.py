@@ -1,4 +1,4 @@
-"""The contract in the standard library: pidfds and epoll on Linux, kqueue on macOS, sentinels elsewhere."""
+"""The contract, by the standard library: pidfds and epoll on Linux, kqueue on macOS, sentinels elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spawnx.backends.contract import Backend, Program, Seen, Watch
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-# <linux/pidfd.h>: struct pidfd_info in its first form, its ioctl, and the bit by which it tells exit codes.
+# <linux/pidfd.h>: struct pidfd_info in its first form, its ioctl, and the bit that requests the exit code.
 _INFO = "QQ11Ii"
 _GET_INFO = 0xC040FF0B
 _INFO_EXIT = 1 << 3
@@ -53,8 +53,8 @@ class PythonBackend:
     def load(self) -> None:
         """See the contract.
 
-        The standard library has no prctl(2), and every rank that arms itself pays for a way to it: 2 ms for ctypes,
-        0.5 ms for what is beneath it (read in CPython 3.10 to 3.15). PyPy has something else beneath it.
+        The standard library has no prctl(2), so every rank that arms itself must load a way to call it. That takes 2 ms
+        by ctypes, and 0.5 ms by CPython's `_ctypes` below it (read in CPython 3.10 to 3.15). PyPy's `_ctypes` differs.
         """
         global _prctl  # noqa: PLW0603
         if sys.platform == "linux" and _prctl is None:
@@ -66,13 +66,13 @@ class PythonBackend:
         if _prctl is None:
             return True
         if _prctl((_PR_SET_PDEATHSIG, signum, 0, 0, 0)) != 0:
-            # A sandbox that forbids it: ranks then live as on systems that have no such signal.
+            # A sandbox forbids it: ranks then run as on systems without such a signal.
             return True
-        # The order matters: a parent that dies after the prctl sends the signal, one that died before is gone here.
+        # The order matters: if the parent dies after the prctl, the kernel signals; if before, getppid() shows it.
         return os.getppid() in {parent, 0}
 
     def launch(self, program: Program) -> tuple[int, int]:
-        """See the contract. The program must arm itself: the standard library runs nothing of ours before the exec."""
+        """See the contract. The program must arm itself: the standard library can't run our code before the exec."""
         with standard_library():
             from spawnx.mp import interpreter
 
@@ -89,7 +89,7 @@ class PythonBackend:
         """See the contract."""
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         code = f"import sys; sys.path.append({package!r}); from spawnx.remote.guardian import main; main()"
-        # Isolated, and without site: it is to hold little memory, and runs nothing of the user's.
+        # Isolated and without site, so that it uses little memory and runs no code of the user.
         numbers = map(str, (channel, folder, supervisor, ladder))
         return [sys.executable, "-I", "-S", "-c", code, *numbers, path]
 
@@ -99,8 +99,8 @@ class PythonBackend:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             raise ChildProcessError(errno.ECHILD, os.strerror(errno.ECHILD)) from None
-        # A pid is hearsay: between fork and open, an ignored SIGCHLD or somebody's waitpid(-1) may have reaped the
-        # child, and the number may be a stranger's. Only of a child of ours does waitid tell anything.
+        # Between fork and open, an ignored SIGCHLD or somebody's waitpid(-1) may have reaped the child. Then another
+        # process may have got its number. waitid(2) reports on children only, so `peek` returns LOST for that one.
         if self.peek(pidfd) == LOST:
             os.close(pidfd)
             raise ChildProcessError(errno.ECHILD, os.strerror(errno.ECHILD))
@@ -129,7 +129,7 @@ class PythonBackend:
     def reap(self, pidfds: Sequence[int]) -> None:
         """See the contract."""
         for pidfd in pidfds:
-            # Suppressed: another thread, or a signal handler of this one, was faster.
+            # Suppressed: another thread, or a signal handler in this one, has reaped it first.
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
 
@@ -148,12 +148,12 @@ class PythonBackend:
 
 
 _has_pidfd: bool | None = None
-# Looked up once: in each of many forked ranks it would cost more than all else that they do before the call.
+# Looked up once, in the supervisor: in a forked rank the lookup would cost more than all else before the call.
 _prctl: Callable[[tuple[int, ...]], int] | None = None
 
 
 def _prctl_of_cpython() -> Callable[[tuple[int, ...]], int] | None:
-    """By what is beneath ctypes; None where that is not CPython's."""
+    """Find prctl(2) by `_ctypes`; None if that is not CPython's."""
     with standard_library():
         import _ctypes
 
@@ -173,7 +173,7 @@ def _prctl_of_ctypes() -> Callable[[tuple[int, ...]], int]:
 
 
 def _probe_pidfd() -> bool | None:
-    """Try the real calls: a libc, a kernel or a seccomp filter may each lack them. None: ask again, no fd is left."""
+    """Try the real calls: libc or the kernel may lack them, or a seccomp filter forbid them. None: no fd is free."""
     if not (hasattr(os, "pidfd_open") and hasattr(os, "P_PIDFD")):
         return False
     try:
@@ -186,9 +186,9 @@ def _probe_pidfd() -> bool | None:
         raise
     try:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-    except ChildProcessError:  # the right answer: this process is no child of its own
+    except ChildProcessError:  # the expected error: this process is no child of its own
         return True
-    except OSError:  # EINVAL: Linux 5.3 knows pidfds, but not how to wait for them
+    except OSError:  # EINVAL: Linux 5.3 has pidfds, but can't wait for them
         return False
     finally:
         os.close(pidfd)
@@ -202,7 +202,7 @@ def _code(info: os.waitid_result | None) -> int | None:
 
 
 def _reaped_code(pidfd: int) -> int:
-    """The exit code of a child that somebody else has reaped, where the kernel tells it (Linux 6.15), else LOST."""
+    """The exit code of a child that somebody else has reaped (Linux 6.15), or LOST if the kernel doesn't report it."""
     with standard_library():
         import fcntl
 
@@ -215,26 +215,26 @@ def _reaped_code(pidfd: int) -> int:
 
 
 def end_unheld(pid: int) -> None:
-    """Kill and reap a child that no pidfd holds; never a stranger that got its number from another reaper."""
+    """Kill and reap a child that no pidfd holds. Checks first that it is our child: its number may have been reused."""
     with standard_library():
         import signal
 
-    with contextlib.suppress(ChildProcessError):  # not ours, or no longer
+    with contextlib.suppress(ChildProcessError):  # no child of ours, or no longer
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
 
 def signal_child(backend: Backend, pid: int, pidfd: int, signum: int) -> None:
-    """Send a signal to a child of ours, by its pidfd; by its pid where a sandbox forbids that.
+    """Send a signal to a child of this process, by its pidfd; by its pid if a sandbox forbids that.
 
-    As long as we have not reaped it its number is nobody else's, unless somebody else reaps: hence the look before.
-    What is no child of ours has a pidfd only, and no pid (0).
+    A pid can't be reused before the child is reaped. Somebody else may have reaped it, so this looks at it first.
+    Pass 0 as the pid of a process that is no child: then only its pidfd is used.
     """
     try:
         backend.fan_out([pidfd], signum)
     except OSError as error:
-        # EPERM may also be the answer for this one alone, which runs as another user: kill(2) then says the same.
+        # EPERM may also mean that this process runs as another user: kill(2) then fails with EPERM, too.
         if error.errno not in FORBIDDEN:
             raise
         if pid and backend.peek(pidfd) is None:
@@ -242,7 +242,7 @@ def signal_child(backend: Backend, pid: int, pidfd: int, signum: int) -> None:
 
 
 def wait_readable(fds: Sequence[int], timeout: float | None) -> bool:
-    """Wait up to `timeout` seconds, or for ever, until one of a few fds is readable; whether one is."""
+    """Wait up to `timeout` seconds, or without limit, for one of a few fds to be readable; return whether one is."""
     with _waiting_selector()() as selector:
         for fd in fds:
             selector.register(fd, 1)  # selectors.EVENT_READ
@@ -252,7 +252,7 @@ def wait_readable(fds: Sequence[int], timeout: float | None) -> bool:
 
 
 def has_epoll() -> bool:
-    """Whether epoll works here, and may block the calling thread: not where gevent or eventlet has replaced it."""
+    """Return whether epoll works and may block the calling thread: not if gevent or eventlet has replaced it."""
     with standard_library():
         import selectors
 
@@ -260,7 +260,7 @@ def has_epoll() -> bool:
 
 
 def _watching_selector() -> type[selectors.BaseSelector]:
-    """The selector for many fds: the best that works here; under gevent or eventlet theirs, which lets others run."""
+    """The selector for many fds: the best that works. Under gevent or eventlet theirs, which lets greenlets run."""
     with standard_library():
         import selectors
 
@@ -268,7 +268,7 @@ def _watching_selector() -> type[selectors.BaseSelector]:
 
 
 def _waiting_selector() -> type[selectors.BaseSelector]:
-    """The selector for a few fds: one system call, where that works."""
+    """The selector for a few fds: poll(2), which is one system call, if that works."""
     with standard_library():
         import selectors
 
@@ -279,7 +279,7 @@ def _waiting_selector() -> type[selectors.BaseSelector]:
 
 
 def _first_that_works(best: type[selectors.BaseSelector], *others: str) -> type[selectors.BaseSelector]:
-    """Probed by doing, once: a sandbox may allow that an epoll is made, and forbid that it is waited for."""
+    """Find the first selector that works, once. The probe waits: a sandbox may allow epoll_create, not epoll_wait."""
     with standard_library():
         import selectors
 
@@ -290,7 +290,7 @@ def _first_that_works(best: type[selectors.BaseSelector], *others: str) -> type[
         except OSError as error:
             if error.errno not in {errno.EMFILE, errno.ENFILE}:
                 raise
-            return best  # there is no fd to probe it with, this time
+            return best  # no fd is free for the probe, this time
     return _working[best]
 
 
@@ -315,7 +315,7 @@ def _works(kind: type[selectors.BaseSelector]) -> bool:
 
 
 class SelectorWatch:
-    """See `contract.Watch`: one selector in which each sentinel is registered once."""
+    """See `contract.Watch`: one selector with all sentinels."""
 
     def __init__(self) -> None:
         self._selector = _watching_selector()()
@@ -344,7 +344,7 @@ class SelectorWatch:
 
 
 class PidfdWatch(SelectorWatch):
-    """See `contract.Watch`: a selector over pidfds, which also tells exit codes."""
+    """See `contract.Watch`: a selector over pidfds, which also reports exit codes."""
 
     def __init__(self, backend: Backend) -> None:
         super().__init__()
@@ -360,10 +360,10 @@ class PidfdWatch(SelectorWatch):
 
 
 class SentinelWatch:
-    """See `contract.Watch`: as the reference waits, with every sentinel in each call.
+    """See `contract.Watch`: it passes every sentinel to each call, as the reference does.
 
-    For Windows, whose handles no selector takes, and for Process objects that are not ours: those may close their
-    sentinels behind our back, which a selector doesn't notice and this does.
+    For Windows, as no selector takes its handles, and for Process objects that spawnx has not made. Their owner may
+    close a sentinel without notice: a selector misses that, this class doesn't.
     """
 
     def __init__(self) -> None:
