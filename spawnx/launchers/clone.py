@@ -125,7 +125,7 @@ def _check_may_fail(order: Order, why: str) -> None:
 def _made(
     order: Order, ranks: Sequence[RankProcess], payloads: Payloads, modules: tuple[str, ...]
 ) -> Template:
-    """Make a template. If an interrupt comes meanwhile, none of its files leaks."""
+    """Make a template. No interrupt comes in between, which would leak its fds."""
     made: list[Template] = []
     uninterrupted.do(lambda: made.append(Template(order, ranks, payloads, modules)))
     return made[0]

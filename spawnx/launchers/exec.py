@@ -1,4 +1,4 @@
-"""Start ranks as fresh interpreters that this launcher executes itself: all boots overlap, and no pipe blocks.
+"""Start ranks as fresh interpreters, without multiprocessing's Popen: all boots overlap, as no pipe is waited for.
 
 Differences from multiprocessing's spawn. The message is pickled once, into memory that all ranks inherit, not piped to
 each. The native backend arms the death signal before the exec. One pidfd holds each rank.

@@ -62,7 +62,8 @@ def _clone_zygote(request: TemplateRequest, job: Job, template: Template, module
             try:
                 child = _zygote.clone(request, job)
             except BaseException as error:
-                # After any error the zygote may hold a part of this request, and would take it for the next call's.
+                # After any error, a part of this request may have been sent: the zygote would read it as a part of the
+                # next call's request.
                 _close("it has died" if isinstance(error, ConnectionError) else "")
                 if not isinstance(error, ConnectionError):
                     raise
@@ -91,7 +92,7 @@ def stop() -> None:
 
 
 def _forget() -> None:
-    """In a forked child, close the fds of the parent's zygote: it ends when its channel is closed in all processes."""
+    """In a forked child, close the fds of the parent's zygote, which ends when no process has its channel open."""
     global _zygote, _lock
     if _zygote is not None:
         _zygote.forget()

@@ -4,8 +4,7 @@ They are the attributes that fork(2) copies from the creating thread (the kernel
 thread's files in /proc), and all that an interpreter or a slow module reads at its start. `ipc.inherited` has the
 attributes that a clone can change.
 
-One is missing, as no system call returns it: landlock(7) rules that were added when the process already had
-no_new_privs.
+Landlock(7) rules are missing if they were added when the process already had no_new_privs: no system call returns them.
 """
 
 from __future__ import annotations

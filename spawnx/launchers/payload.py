@@ -2,7 +2,7 @@
 
 It may not if a reducer counts its readers. Each pickle of a CUDA tensor, or of a CPU tensor under torch's `file_system`
 strategy, stands for one reader, which will release its reference. On Windows it can't if handles are involved: they are
-duplicated into a child, which must exist before.
+duplicated into the child, which must already exist.
 """
 
 from __future__ import annotations

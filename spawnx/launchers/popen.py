@@ -69,7 +69,10 @@ class Holder:
     def adopt_all(
         self, ranks: Sequence[RankProcess], pids: Sequence[int], pidfds: Sequence[int] = ()
     ) -> None:
-        """Attach forked ranks. The first ones may have pidfds. If this raises, all others are killed and reaped."""
+        """Attach forked ranks. The first ones may have pidfds.
+
+        If this raises, the ranks that were not attached have been killed and reaped.
+        """
         unheld = list(reversed(pids))
         try:
             for position, (rank, pid) in enumerate(zip(ranks, pids, strict=False)):

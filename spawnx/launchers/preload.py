@@ -1,4 +1,4 @@
-"""The choice of the modules that a template imports once, so that not each rank imports them."""
+"""Choose the modules that a template imports once, instead of once in each rank."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _for_all_calls: tuple[str, ...] = ()
 
 
 def preload(modules: Iterable[str]) -> None:
-    """Import modules once for the ranks of all later calls, not once in each rank: adds them to `preload="auto"`.
+    """Add modules to `preload="auto"` of all later calls: they are imported once, not once in each rank.
 
     With the start method forkserver, the zygote imports them once for all calls. With spawn, the template of each call
     imports them. This is for test suites and notebooks, which spawn again and again. `start_processes` documents the

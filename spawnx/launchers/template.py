@@ -46,11 +46,11 @@ _BOTH_WAYS = 2
 _LEAVES_WITHIN = 1
 
 
-class PreloadGivenUp(Exception):  # noqa: N818 - no error, but a reason to clone without
+class PreloadGivenUp(Exception):  # noqa: N818 - not an error: a reason to clone without a preload
     """A template can't be cloned after its imports, and has ended. The text is the reason."""
 
 
-class CantServe(Exception):  # noqa: N818 - no error, but a reason to go another way
+class CantServe(Exception):  # noqa: N818 - not an error: a reason to start ranks by exec
     """No template can serve this call, and no rank is left. The text is the reason.
 
     Attributes:
@@ -123,7 +123,7 @@ class Template:
         self._modules = modules
         self._ranks = ranks
         self._holder = popen.Holder(order.backend)
-        self._pidfds: list[int] = []  # of ranks that are no children of this process yet
+        self._pidfds: list[int] = []  # of ranks that are not yet children of this process
         self._are_held: bool | None = None
         self._forbidden: OSError | None = None
         self._is_cancelled = False
@@ -172,8 +172,8 @@ class Template:
         message = self._messages.of(self._ranks[0])
         for rank in self._ranks:
             rank.supervision.keepalive = self._ranks[0].supervision.keepalive
-        # All places have one size, so that each clone reads only its own. A list of all N places would be work for N in
-        # each of N clones.
+        # All places have one size, so that each clone reads only its own. A list of N places would cost each of the N
+        # clones the time for N.
         places = [pickle.dumps(rank.place) for rank in self._ranks]
         place_size = max(map(len, places))
         os.lseek(message.file, message.size, os.SEEK_SET)
@@ -233,7 +233,7 @@ class Template:
 
     def _wait_made(self, child: Child) -> bool:
         """Wait until each rank waits at the gate or has ended (True), or the template ends (False)."""
-        from posix import read as read_now  # eventlet's os.read waits; recvfrom(2) may be forbidden
+        from posix import read as read_now  # not eventlet's, which waits; a sandbox may forbid recvfrom(2)
 
         channel = self._channel.fileno()
         wait_readable([channel, child.pidfd], None)

@@ -86,8 +86,8 @@ class Job:
         """
         interrupt, self._interrupt = self._interrupt, None
         while not self._is_done:
-            # A second interrupt may come at the end of the inner `except`. The outer `except` takes it, and has no call
-            # in which another interrupt could come.
+            # The inner `except` has no call, so that a second interrupt can come only at its end. The outer `except`
+            # takes that one.
             try:
                 try:
                     while not self._is_done:

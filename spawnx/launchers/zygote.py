@@ -151,7 +151,7 @@ class Zygote:
         return self.retire
 
     def retire(self) -> None:
-        """Give up one claim. Without any claim left, the zygote ends."""
+        """Give up one claim. The zygote ends with the last claim."""
         with self._claims_lock:
             self._claims -= 1
             last = self._claims == 0

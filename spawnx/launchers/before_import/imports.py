@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Enough(Exception):  # noqa: N818 - no error, but an end
+class Enough(Exception):  # noqa: N818 - not an error: it ends a walk
     """All candidates have been reached."""
 
 
-# How an import statement works: it imports at the first use of its names; or it does so there or at the statement.
+# Kinds of import statements: a lazy one imports at the first use of its names; one that may be lazy, there or at once.
 _LAZY, _MAYBE_LAZY = object(), object()
 
 
@@ -84,7 +84,7 @@ class Imports(Values):
             return known
         if isinstance(package, str) and name not in sys.modules:
             self._reach(name)
-            return name  # a library's
+            return name  # a module of a library
         origin = self._origin(name, package, node)
         if origin is None:
             if _hooks_imports(name):

@@ -29,7 +29,7 @@ PLAIN = object()
 DATA = object()
 
 
-class CantTell(Exception):  # noqa: N818 - no error, but an answer
+class CantTell(Exception):  # noqa: N818 - not an error: it ends a walk
     """A statement may change a later import. The text is its place."""
 
 

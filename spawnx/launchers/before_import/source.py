@@ -35,7 +35,7 @@ class Source:
     """The text of a module.
 
     Attributes:
-        path: of its file.
+        path: the path of its file.
     """
 
     __slots__ = ("_files", "_text", "path")

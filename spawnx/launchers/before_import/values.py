@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class NotKnown(Exception):  # noqa: N818 - no error, but an answer
+class NotKnown(Exception):  # noqa: N818 - not an error: a result
     """A value isn't known before the module runs."""
 
 
