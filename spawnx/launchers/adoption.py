@@ -77,8 +77,8 @@ def _find_strays(before: set[int], ranks: list[int]) -> None:
 def reap_orphans(pids: list[int], timeout: float) -> None:
     """Reap the ranks of a template that was killed. They are about to end: wait for that up to `timeout` seconds.
 
-    They are children of this process if it adopts orphans for another reason: it is the first process of its pid
-    namespace, the program is a subreaper, or another call adopts.
+    They are children of this process if it adopts orphans for another reason. It may be the first process of its pid
+    namespace, or the program is a subreaper, or another call adopts.
     """
     deadline = clock.monotonic() + timeout
     for pid in pids:

@@ -44,7 +44,7 @@ class ForkLauncher:
             rank.give(call)
         boot.flush_streams()
         pids: list[int] = []
-        # All signals are blocked, so that no rank is interrupted before `_be_rank`: until then it is a copy of the
+        # All signals are blocked, so that no rank is interrupted before `_be_rank`. Until then it is a copy of the
         # supervisor, and an exception would unwind the supervisor's stack in it.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:

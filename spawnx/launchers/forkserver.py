@@ -28,8 +28,8 @@ class ForkserverLauncher(CloneLauncher):
     name = "forkserver"
 
     def _serve(self, template: Template, modules: tuple[str, ...]) -> None:
-        # The template of the call imports the other modules: those of the standard library are quick to import and
-        # differ from call to call, and the main module is user code.
+        # The template of the call imports all other modules. The standard library's are quick to import, and differ
+        # from call to call. The main module is user code.
         slow = tuple(name for name in modules if not preload.is_of_stdlib(name) and name != "__main__")
         template.serve(lambda request, job: _clone_zygote(request, job, template, slow))
 

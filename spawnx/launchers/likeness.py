@@ -1,7 +1,7 @@
 """The surroundings that a zygote must have been started with to serve a call: its clones can't change them later.
 
-They are the attributes that fork(2) copies from the creating thread (the kernel's list: see csrc/inherited.c, and the
-thread's files in /proc), and all that an interpreter or a slow module reads at its start. `ipc.inherited` has the
+They are the attributes that fork(2) copies from the creating thread, and all that an interpreter or a slow module reads
+at its start. The kernel's list is in csrc/inherited.c and in the thread's files in /proc. `ipc.inherited` has the
 attributes that a clone can change.
 
 Landlock(7) rules are missing if they were added when the process already had no_new_privs: no system call returns them.

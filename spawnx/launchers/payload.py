@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-# A payload up to this size is part of the rank's message, which then fits into a pipe (64 KiB on Linux): the supervisor
-# never waits until a rank boots and reads. A larger payload is in memory that all ranks map.
+# A payload up to this size is part of the rank's message, which then fits into a pipe (64 KiB on Linux). So the
+# supervisor never waits until a rank boots and reads. A larger payload is in memory that all ranks map.
 _INLINE_BYTES = 32 * 1024
 
 

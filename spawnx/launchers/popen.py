@@ -118,8 +118,8 @@ class Popen:
 
     status_lost = False
 
-    # It has no reference to the Process: that would be a cycle, and the garbage collector, which closes the fds of a
-    # cycle, may run late or be off.
+    # It has no reference to the Process, which would make a cycle. The fds would then stay open until the garbage
+    # collector runs, which may be late or never.
     def __init__(self, pid: int, pidfd: int, backend: Backend) -> None:
         self.pid = pid
         self.returncode: int | None = None

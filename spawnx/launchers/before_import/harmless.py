@@ -3,7 +3,7 @@
 A name is the library's own name for the function, such as `os.path.join`. `()` stands for the result of a call:
 `pathlib.Path().resolve` is a method of an object that `pathlib.Path` has made. All calls that are not listed count as
 not harmless. A call may be listed if it doesn't run code that it is given, and doesn't change what an import finds or
-reads: `sys.meta_path`, `sys.modules`, the environment, other modules' names, limits, processors.
+reads. That is `sys.meta_path`, `sys.modules`, the environment, other modules' names, limits, processors.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # ast.PyCF_ONLY_AST: an import of `ast` costs 3 ms.
 _ONLY_AST = 0x400
 # In bytes. A file longer than `_WHOLE` is parsed in growing beginnings. At most `_LITTLE` is parsed in all for modules
-# of the standard library, which take milliseconds to import; `_MUCH` for a vetted one, which takes up to a second.
+# of the standard library, which take milliseconds to import. It is `_MUCH` for vetted ones, which take up to a second.
 _BEGINNINGS = (4 * 1024, 16 * 1024, 64 * 1024)
 _WHOLE = 32 * 1024
 _LITTLE = 64 * 1024
