@@ -1,4 +1,4 @@
-"""The launchers, ways to start ranks, and the one place that chooses among them."""
+"""The launchers, each of which is a way to start ranks, and the one function that chooses among them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ if TYPE_CHECKING:
     from spawnx.launchers.contract import Launcher, Served
 
 
-# Name and reason of the launcher that has served the last call of this process.
+# Name and reason of the launcher that has started the ranks of this process's last call.
 _served: tuple[str, str] | None = None
 
 
 def note_served(served: Served) -> None:
-    """Note which launcher has made the ranks of a call."""
+    """Record which launcher has started the ranks of a call."""
     global _served  # noqa: PLW0603 - one per process
     _served = served.name, served.reason
 
 
 def served() -> tuple[str, str]:
-    """Name and reason of the launcher of the last call; before the first, of the one that `spawn` would take.
+    """Return name and reason of the last call's launcher; before the first call, of the one that `spawn` would use.
 
     Raises:
-        ValueError, RuntimeError: there was no call, and a setting has no meaning here.
+        ValueError: there was no call yet, and `SPAWNX_BACKEND` or `SPAWNX_LAUNCHER` is invalid.
+        RuntimeError: there was no call yet, and `SPAWNX_BACKEND` names a backend that this installation lacks.
     """
     if _served is not None:
         return _served
@@ -40,10 +41,10 @@ def served() -> tuple[str, str]:
 
 
 def choose(start_method: str, backend: Backend) -> Launcher:
-    """The launcher for a start method.
+    """Choose the launcher for a start method.
 
     Raises:
-        ValueError: `SPAWNX_LAUNCHER` has no meaning.
+        ValueError: `SPAWNX_LAUNCHER` is invalid.
     """
     with standard_library():
         from spawnx.launchers import stdlib
@@ -75,7 +76,7 @@ def choose(start_method: str, backend: Backend) -> Launcher:
 
 
 def _why_stdlib(start_method: str, backend: Backend, *, clones: bool) -> str | None:
-    """Why ranks of a start method are left to multiprocessing, or None if they aren't."""
+    """Return why multiprocessing must start the ranks of a start method; None if a launcher of ours can."""
     fresh = start_method != "fork"
     reasons = {
         "no pidfds here": not backend.has_pidfd(),

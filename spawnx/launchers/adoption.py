@@ -1,9 +1,9 @@
-"""The adoption of ranks: this process becomes the parent of what a template has forked, when the template ends.
+"""The adoption of ranks: this process becomes their parent when the template that has forked them ends.
 
-The kernel gives the children of a process that ends to the nearest ancestor that is a subreaper (prctl(2)): to its main
-thread. This process is one for that moment only. Whoever else loses its parent just then, among the descendants, is
-adopted as well: a stray, which would have become a child of init. It is reaped at its end, as by init, and not touched
-before.
+When a process ends, the kernel gives its children to the main thread of the nearest ancestor that is a subreaper
+(prctl(2)). This process is a subreaper for that moment only. Another descendant may lose its parent in the same moment.
+Such a stray, which would else have become a child of init, is adopted as well. This process reaps it after its end, as
+init would, and sends it no signal.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def adopting(ranks: list[int]) -> Iterator[None]:
-    """Adopt the children of descendants that end meanwhile.
+    """Adopt the children of descendants that end in this context.
 
     Args:
-        ranks: the pids of those for whose sake it is done, at least one, in the order in which they were forked.
+        ranks: the pids of the ranks to adopt, at least one, in the order of their forks.
 
     Raises:
-        OSError: a sandbox forbids it.
+        OSError: a sandbox forbids prctl(2).
     """
     with standard_library():
         from spawnx.backends import native
 
-    with _lock:  # one at a time, so that each knows whom it has adopted
+    with _lock:  # one adoption at a time, so that each knows which processes it has adopted
         _reap_strays()
-        # Twice, as one reading may omit a child that lives, while another one is reaped (proc_pid_task(5)).
+        # Read twice: one reading may omit a living child while another child is reaped (proc_pid_task(5)).
         before = _children() | _children()
         was = native.adopt_orphans(on=True)
         try:
             yield
         finally:
-            native.adopt_orphans(on=was)  # where the program has asked for it, it stays so
+            native.adopt_orphans(on=was)  # a program that was a subreaper stays one
             _find_strays(before, ranks)
 
 
 def are_adopted(pidfds: list[int]) -> bool:
-    """Whether ranks are children of this process now: all or none are, as the kernel does it in one step."""
+    """Return whether ranks are children of this process now. All or none are: the kernel moves them in one step."""
     for pidfd in pidfds:
-        # Not ours; or it has ended already, where somebody else reaps.
+        # ChildProcessError: it is no child of ours. Or it has ended, and another party has reaped it.
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             return True
@@ -57,15 +57,15 @@ def are_adopted(pidfds: list[int]) -> bool:
 
 
 def _find_strays(before: set[int], ranks: list[int]) -> None:
-    """Find those that were adopted and are no ranks: none of ours before, but older than the youngest rank.
+    """Find the strays: adopted processes that are no ranks, were no children before, and are older than the last rank.
 
-    Younger ones may be children that another thread of ours has just made: whose status is somebody's. If they are
-    strays, they stay zombies at their end, until this process ends.
+    A younger process may be a child that another thread has just created, whose exit status belongs to that thread. If
+    it is a stray, it stays a zombie from its end to the end of this process.
     """
-    if not before:  # the kernel doesn't tell
+    if not before:  # the kernel doesn't list children
         return
     for pid in _children() - before - set(ranks):
-        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:  # one of them is gone
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:  # one of the two is gone
             youngest = os.pidfd_open(ranks[-1])
             opened.callback(os.close, youngest)
             pidfd = os.pidfd_open(pid)
@@ -75,17 +75,17 @@ def _find_strays(before: set[int], ranks: list[int]) -> None:
 
 
 def reap_orphans(pids: list[int], timeout: float) -> None:
-    """Reap the ranks of a template that was killed, which are about to end, for up to some seconds.
+    """Reap the ranks of a template that was killed. They are about to end: wait for that up to `timeout` seconds.
 
-    They are children of this process where it adopts orphans for another reason: it is the first one of its pid
-    namespace, the program has asked for it, or another call adopts.
+    They are children of this process if it adopts orphans for another reason. It may be the first process of its pid
+    namespace, or the program is a subreaper, or another call adopts.
     """
     deadline = clock.monotonic() + timeout
     for pid in pids:
         with (
             contextlib.suppress(OSError),
             contextlib.ExitStack() as opened,
-        ):  # it is gone, or no child of ours
+        ):  # it is gone, or no child of this process
             pidfd = os.pidfd_open(pid)
             opened.callback(os.close, pidfd)
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -96,16 +96,16 @@ def reap_orphans(pids: list[int], timeout: float) -> None:
 def _reap_strays() -> None:
     """Reap the strays that have ended."""
     for pidfd in [pidfd for pidfd in _strays if wait_readable([pidfd], 0)]:
-        with contextlib.suppress(ChildProcessError):  # somebody else has
+        with contextlib.suppress(ChildProcessError):  # another party has reaped it
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
         _strays.remove(pidfd)
         os.close(pidfd)
 
 
 def _children() -> set[int]:
-    """The children of this process; none where the kernel doesn't tell (proc_pid_task(5), CONFIG_PROC_CHILDREN)."""
+    """The children of this process; empty if the kernel doesn't list them (proc_pid_task(5), CONFIG_PROC_CHILDREN)."""
     found: set[int] = set()
-    # The main thread last: it gets those of a thread that ends meanwhile.
+    # The main thread last: it gets the children of a thread that ends meanwhile.
     for thread in [*(set(_threads()) - {os.getpid()}), os.getpid()]:
         with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children", "rb") as file:
             found.update(map(int, file.read().split()))
@@ -120,20 +120,21 @@ def _threads() -> list[int]:
 
 
 def _is_older(pid: int, pidfd: int, than: int, its_pidfd: int) -> bool:
-    """Whether a process was made before another one."""
+    """Whether a process was created before another one."""
     made, others = os.fstat(pidfd).st_ino, os.fstat(its_pidfd).st_ino
-    # Since Linux 6.9 a number that no other process has had, and the later the higher; before, all have the same.
+    # Since Linux 6.9, a pidfd's inode number is unique to its process and higher for a later one. Before, all pidfds
+    # have the same number.
     return made < others if made != others else _started(pid) < _started(than)
 
 
 def _started(pid: int) -> int:
-    """When a process was started, in clock ticks since the system was (proc_pid_stat(5))."""
+    """The start time of a process, in clock ticks since boot (proc_pid_stat(5))."""
     with open(f"/proc/{pid}/stat", "rb") as stat:
         return int(stat.read().rpartition(b")")[2].split()[19])
 
 
 def _forget() -> None:
-    """In a forked child: the strays are the parent's."""
+    """In a forked child, forget the strays: they are the parent's."""
     global _lock  # noqa: PLW0603 - one per process
     _lock = threading.Lock()
     for pidfd in _strays:

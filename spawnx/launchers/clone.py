@@ -1,6 +1,6 @@
-"""Ranks cloned from one fresh interpreter, the template: what it imports is imported once.
+"""Start ranks as clones of one fresh interpreter, the template. What it imports is imported once for all ranks.
 
-The clones become children of the supervisor, as ranks by exec are. Where a template can't serve, ranks by exec do.
+The clones become children of the supervisor, like ranks by exec. If no template can serve, ranks are started by exec.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class CloneLauncher:
     """See `launchers.contract.Launcher`. Linux, with pidfds and the C core.
 
-    Ranks by exec serve where a template can't.
+    Falls back to exec if no template can serve the call.
     """
 
     name = "clone"
@@ -63,23 +63,23 @@ class CloneLauncher:
                 _slower.forget()
         finally:
             payloads.close()
-        # What came to the whole group while a template booted. By exec, each of the ranks would have it.
+        # Signals that were sent to the process group while the template booted. By exec, each rank would have got them.
         for signum in sorted(self._pending):
             for rank in ranks:
                 rank.popen.send_signal(signum)
         return served
 
     def _clone(self, order: Order, ranks: Sequence[RankProcess], payloads: Payloads) -> None:
-        """Clone, with modules imported before if that can be."""
+        """Clone the ranks, with modules preloaded if possible."""
         if order.start_method in _never:
             raise CantServe(_never[order.start_method], for_good=True)
         if not os.path.isdir("/proc/self"):
-            # A template finds its threads, open files and devices there.
+            # A template reads its threads, open files and devices from /proc.
             raise CantServe(
                 "there is no /proc, in which a template sees whether it may be cloned", for_good=True
             )
         if not popen.first_thread_lives():
-            # The kernel gives orphans to another one then, and sends them the death signal at the end of that.
+            # The kernel then makes orphans children of another thread, and sends their death signal when that ends.
             raise CantServe("the first thread of this process has ended", for_good=True)
         if not payloads.shareable:
             raise CantServe("each rank needs a pickle of its own", expected=True)
@@ -89,7 +89,7 @@ class CloneLauncher:
                 self._use(_made(order, ranks, payloads, wanted), wanted)
             except PreloadGivenUp as error:
                 _check_may_fail(order, str(error))
-                # Not tried again: it would take its time in each call.
+                # Not tried again: it would cost time in each call.
                 _given_up.add(wanted)
                 _tell("warning", "ranks import for themselves what was to be imported once: %s", str(error))
             else:
@@ -103,16 +103,17 @@ class CloneLauncher:
             self._pending |= template.pending
 
     def _serve(self, template: Template, modules: tuple[str, ...]) -> None:
-        """Have a template make the ranks, by whatever way it comes into being."""
-        del modules  # it is told them in its request
+        """Start the template, and adopt the ranks that it forks. A subclass starts the template in another way."""
+        del modules  # the request names them
         template.serve(lambda request, _: launch(request, template.backend))
 
 
 def _check_may_fail(order: Order, why: str) -> None:
-    """See that ranks may go on without a preload: not if multiprocessing was told otherwise.
+    """Check that ranks may start without a preload.
 
     Raises:
-        ImportError: it was; as by its own forkserver, no rank is started.
+        ImportError: `multiprocessing.set_forkserver_preload(..., on_error="fail")` named the module that failed. No
+            rank is started then, as with multiprocessing's own forkserver.
     """
     if order.start_method == "forkserver" and forkserver.preload_must_succeed():
         for name in forkserver.preload():
@@ -124,35 +125,35 @@ def _check_may_fail(order: Order, why: str) -> None:
 def _made(
     order: Order, ranks: Sequence[RankProcess], payloads: Payloads, modules: tuple[str, ...]
 ) -> Template:
-    """A template, of which nothing is lost where an interrupt comes in between."""
+    """Make a template. No interrupt comes in between, which would leak its fds."""
     made: list[Template] = []
     uninterrupted.do(lambda: made.append(Template(order, ranks, payloads, modules)))
     return made[0]
 
 
 def launch(request: TemplateRequest, backend: Backend) -> Child:
-    """Launch a fresh interpreter that is a template."""
+    """Launch a fresh interpreter as a template."""
     argv = command_line("spawnx.remote.template", "main", request.message, request.arguments)
-    # What main() returns is called when none of its frames is left.
+    # main() returns a function in each clone. It is called after main() has returned, when no frame of main() is left.
     argv[argv.index("-c") + 1] += "()"
-    # All signals are blocked from the exec on: Ctrl-C would leave the clones half-made.
+    # All signals are blocked from the exec on: Ctrl-C could interrupt a clone that is not a rank yet.
     program = Program(argv, keep=request.keep, death_signal=signal.SIGKILL, mask=signal.valid_signals())
     return Child.launch(backend, program)
 
 
 class Slower:
-    """Says why a call takes a slower way: at INFO, and at WARNING, once, if the next call takes one as well."""
+    """Logs why calls are slower than usual: at INFO, but at WARNING for the second one in a row."""
 
     def __init__(self) -> None:
         self._in_a_row = 0
 
     def say(self, text: str, reason: str, *, expected: bool = False) -> None:
-        """Say why. `expected`: the program asks for it, so that nothing is wrong."""
+        """Log a reason. `expected` means that the call's own arguments are the reason, and nothing is wrong."""
         self._in_a_row += not expected
         _tell("warning" if self._in_a_row == 2 and not expected else "info", text, reason)  # noqa: PLR2004 - twice
 
     def forget(self) -> None:
-        """A call has gone the usual way."""
+        """Record that a call was not slower."""
         self._in_a_row = 0
 
 
@@ -160,14 +161,14 @@ _slower = Slower()
 _COST = (
     "so each rank imports everything for itself: with torch, that takes 1 to 2 s of CPU and 140 MB of memory"
 )
-# By start method: why this system never clones, once it has said so. No template is tried again.
+# Start method -> why this system can never clone. No further call tries a template.
 _never: dict[str, str] = {}
-# The modules with which no template could be cloned.
+# The sets of modules after whose import a template could not be cloned.
 _given_up: set[tuple[str, ...]] = set()
 
 
 def _give_way(start_method: str, reason: CantServe) -> None:
-    """Say why ranks aren't cloned: at WARNING, once per process and with what it costs, if they never will be."""
+    """Log why ranks aren't cloned: if they never will be, at WARNING, once per process, with what it costs."""
     text = "ranks are started by exec, not cloned: %s"
     first = not _never
     if reason.for_good:
@@ -179,7 +180,7 @@ def _give_way(start_method: str, reason: CantServe) -> None:
 
 
 def _tell(level: str, text: str, reason: str) -> None:
-    """Log, at "info" only where logging was imported: nobody listens elsewhere."""
+    """Log a line. At "info", only if the program has imported logging: without it, no handler is set."""
     if level == "warning" or "logging" in sys.modules:
         with standard_library():
             import logging

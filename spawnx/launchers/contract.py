@@ -1,4 +1,4 @@
-"""What a launcher is, and what it is asked for: the contract of all ways to start ranks."""
+"""The contract of all launchers: their interface, the order that they get, and the result that they return."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ else:
 
 
 class Order:
-    """What one call asks for.
+    """The parameters of one call.
 
     Attributes:
         fn, args, daemon, start_method: as in `start_processes`, checked; the method is one of multiprocessing's.
-        report_paths: one for each rank.
-        backend: by which ranks arm themselves and are held.
-        guard: what stands behind the ranks.
-        preload: what a template imports before it is cloned; "auto", or names of modules.
+        report_paths: one path for each rank.
+        backend: the backend that arms the death signals and opens the pidfds.
+        guard: the `Guard` of the call: its guardian, gate, scoreboard and folder.
+        preload: the modules that a template imports before it is cloned: "auto", or their names.
     """
 
     __slots__ = ("args", "backend", "daemon", "fn", "guard", "preload", "report_paths", "start_method")
@@ -52,17 +52,17 @@ class Order:
 
     @property
     def first_death_signal(self) -> int:
-        """What a rank gets if the supervisor ends before the guardian holds it."""
+        """The signal that a rank gets if the supervisor ends before the guardian holds the rank."""
         return SIGKILL if self.guard.kind == GUARDIAN else SIGINT
 
 
 class Served:
-    """Which launcher has started the ranks of a call.
+    """The launcher that has started the ranks of a call.
 
     Attributes:
         name: "clone", "exec", "fork", "forkserver" or "stdlib".
-        reason: why that one, and not another.
-        fresh_interpreter: whether each rank is an interpreter of its own, which may end before it runs code of ours.
+        reason: why this launcher was used.
+        fresh_interpreter: whether each rank is an interpreter of its own, which may end before it runs spawnx's code.
     """
 
     __slots__ = ("fresh_interpreter", "name", "reason")
@@ -74,12 +74,12 @@ class Served:
 
 
 class Launcher(Protocol):
-    """One way to start ranks. A new one is a file here, and a row in `launchers._chosen`.
+    """One way to start ranks. A new launcher needs a file in this folder, and a branch in `launchers.choose`.
 
     Attributes:
-        name: which one.
+        name: the launcher's name; see `Served.name`.
         reason: why it was chosen.
-        copies_caller: whether a rank is a copy of the calling process: it then has what that has open.
+        copies_caller: whether a rank is a copy of the calling process, and so inherits all its open files.
     """
 
     name: str
@@ -87,11 +87,11 @@ class Launcher(Protocol):
     copies_caller: bool
 
     def start(self, order: Order, ranks: Sequence[RankProcess]) -> Served:
-        """Start all ranks. Each waits at the gate, if the call has one, before it comes to user code.
+        """Start all ranks. If the call has a gate, each rank waits at it before it runs user code.
 
         Returns:
-            Who has served: this launcher, or the one to which it gave way.
+            The launcher that has started the ranks: this one, or the one that it fell back to.
 
-        When it raises, the ranks that were started have a `pid`; the first without one could not be started. The caller
-        ends those that were.
+        If this raises, the ranks that were started have a `pid`, and the caller ends them. The first rank without a
+        `pid` is the one that could not be started.
         """

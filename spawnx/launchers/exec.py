@@ -1,7 +1,7 @@
-"""Ranks in fresh interpreters of our own launching: all boots overlap, and no rank's pipe is waited for.
+"""Start ranks as fresh interpreters, without multiprocessing's Popen: all boots overlap, as no pipe is waited for.
 
-Against multiprocessing's spawn: the message to the ranks is made once, in memory that all inherit, instead of being
-piped to each; the death signal is armed before the exec (by the native backend); a rank is held by one pidfd.
+Differences from multiprocessing's spawn. The message is pickled once, into memory that all ranks inherit, not piped to
+each. The native backend arms the death signal before the exec. One pidfd holds each rank.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ExecLauncher:
             payloads.close()
 
     def start_with(self, payloads: Payloads, order: Order, ranks: Sequence[RankProcess]) -> Served:
-        """The same, with payloads that the caller has made and closes."""
+        """Start all ranks, as `start` does, with payloads that the caller has made and closes."""
         messages = Messages(order, payloads)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         armed = _armed_at_exec(order.backend)
@@ -77,7 +77,7 @@ class ExecLauncher:
 def _program(
     order: Order, rank: RankProcess, messages: Messages, mask: set[int | signal.Signals], *, armed: bool
 ) -> Program:
-    """What to launch for a rank."""
+    """The program that is launched for a rank."""
     message = messages.of(rank)
     arguments: dict[str, object] = {
         "size": message.size,
@@ -95,20 +95,20 @@ def _program(
 
 
 def _armed_at_exec(backend: Backend) -> bool:
-    """Whether a rank has its death signal when its interpreter starts; else it arms itself.
+    """Whether a rank has its death signal when its interpreter starts. Otherwise the rank arms itself.
 
-    The exec of a privileged program clears the signal (prctl(2), PR_SET_PDEATHSIG). Asked here, once, as in a rank the
-    backend takes longer to load than all else of ours.
+    The exec of a privileged program clears the signal (prctl(2), PR_SET_PDEATHSIG). The supervisor decides this once
+    for all ranks: in a rank, loading the backend costs more than all the rest of spawnx.
     """
     return backend.arms_at_launch and not _is_privileged(interpreter.executable())
 
 
 def _is_privileged(path: str) -> bool:
-    """Whether the exec of a program gives it rights that its caller lacks: set-user-ID, set-group-ID, capabilities."""
+    """Whether a program gets rights by its exec that its caller lacks: set-user-ID, set-group-ID, capabilities."""
     with contextlib.suppress(OSError):
         if os.stat(path).st_mode & (stat.S_ISUID | stat.S_ISGID):
             return True
-        if not hasattr(os, "getxattr"):  # CPython on musl: who arms itself without need loses little
+        if not hasattr(os, "getxattr"):  # CPython on musl. A rank that arms itself without need loses little
             return True
         return bool(os.getxattr(path, "security.capability"))
     return False

@@ -1,6 +1,7 @@
-"""Ranks by `os.fork` in the calling thread: its locks, thread-locals and grad mode are the child's.
+"""Start ranks by `os.fork` in the calling thread, so that ranks inherit its locks, thread-locals and grad mode.
 
-Against `popen_fork`: no poll of earlier children at each start, no pipe pair per rank. A rank is held by one pidfd.
+Differences from `popen_fork`: no poll of earlier children at each start, no pipe pair per rank. One pidfd holds each
+rank.
 """
 
 from __future__ import annotations
@@ -43,15 +44,16 @@ class ForkLauncher:
             rank.give(call)
         boot.flush_streams()
         pids: list[int] = []
-        # Blocked, so that a rank can't be interrupted before it is one: until then it is a copy of the supervisor,
-        # and would unwind the supervisor's stack.
+        # All signals are blocked, so that no rank is interrupted before `_be_rank`. Until then it is a copy of the
+        # supervisor, and an exception would unwind the supervisor's stack in it.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             _fork_all(order, ranks, pids, mask)
         finally:
             try:
-                # Although signals are blocked here: another thread may take one, and its handler would run in this one.
+                # Signals are blocked in this thread only. Another thread may take one. If this thread is the main one,
+                # Python would run the handler in it.
                 uninterrupted.do(lambda: popen.Holder(order.backend).adopt_all(ranks, pids))
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -61,7 +63,7 @@ class ForkLauncher:
 def _fork_all(
     order: Order, ranks: Sequence[RankProcess], pids: list[int], mask: set[int | signal.Signals]
 ) -> None:
-    """Fork every rank; `pids` has those that exist, also when it raises. In a rank it doesn't return."""
+    """Fork every rank. Adds the pid of each to `pids`, also if a later fork raises. Doesn't return in a rank."""
     supervisor = os.getpid()
     parent = supervisor if popen.in_lasting_thread() else None
     if parent is not None:
@@ -69,13 +71,13 @@ def _fork_all(
     policy = remote.OrphanPolicy(order.guard.kind, order.guard.grace, order.backend.name, parent)
     for rank in ranks:
         rank.supervision.armed = parent is not None
-        # The gate comes in `Rank.run`: what multiprocessing does before is done while others are still forked.
+        # A rank waits at the gate in `Rank.run`. Its start in multiprocessing's code overlaps the forks of other ranks.
         rank.ends = order.guard.ends
         rank.orphan_policy = policy if order.guard.kind == remote.GUARDIAN else None
     for i, rank in enumerate(ranks):
-        # Not `pids.append(os.fork())`: another thread may take a signal that we block, and Python would run its
-        # handler in this one between the two calls. The pid would be lost with the KeyboardInterrupt. Inside of
-        # extend() no Python code runs; iter() ends at the 0 that a child gets.
+        # Not `pids.append(os.fork())`: another thread may take a signal that is blocked here. Python would run its
+        # handler in this thread, between the two calls, and a KeyboardInterrupt would lose the pid. Inside of extend()
+        # no Python code runs. iter() ends at the 0 that os.fork() returns in the child.
         with boot.preserving_resource_tracker():
             pids.extend(islice(iter(os.fork, 0), 1))
         if len(pids) == i:
@@ -85,16 +87,16 @@ def _fork_all(
 def _be_rank(
     order: Order, rank: RankProcess, supervisor: int, parent: int | None, mask: set[int | signal.Signals]
 ) -> None:
-    """The whole life of a forked rank. Nothing leaves this function but the process, by its exit."""
+    """Be a forked rank from its first line to its exit. This function neither returns nor raises."""
     code = 1
     try:
         if parent is not None:
             remote.arm_or_leave(order.backend, order.first_death_signal, parent)
-        # Not signal.pthread_sigmask: it would make enums of all signals, 0.1 ms in each of a thousand ranks.
+        # Not signal.pthread_sigmask, which converts all signals to enums: 0.1 ms in each of a thousand ranks.
         _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         boot.begin_forked()
         code = boot.bootstrap(rank, remote.open_parent(supervisor))
-    except BaseException:  # noqa: BLE001 - what user code raises was dealt with: this is a fault of ours, or a signal
+    except BaseException:  # noqa: BLE001 - user code's errors are handled already: a bug of spawnx, or a signal
         with standard_library():
             import tokenize  # noqa: F401 - linecache imports it late (CPython 3.13)
             import traceback

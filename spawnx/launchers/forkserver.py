@@ -1,6 +1,6 @@
-"""Ranks cloned from a zygote: it has imported what is slow to import before the first call, once for all.
+"""Start ranks as clones of a zygote, which imports slow modules once for all calls.
 
-Each call has a template of its own, as by `clone`; here it is forked from the kept one, not a fresh interpreter. See
+Each call has a template of its own, as in `clone`. It is a fork of the zygote, not a fresh interpreter. See
 `remote.zygote`.
 """
 
@@ -28,19 +28,19 @@ class ForkserverLauncher(CloneLauncher):
     name = "forkserver"
 
     def _serve(self, template: Template, modules: tuple[str, ...]) -> None:
-        # The standard library's are quick to import, and differ from caller to caller, and the main module is the
-        # user's: these are imported by the template of the call.
+        # The template of the call imports all other modules. The standard library's are quick to import, and differ
+        # from call to call. The main module is user code.
         slow = tuple(name for name in modules if not preload.is_of_stdlib(name) and name != "__main__")
         template.serve(lambda request, job: _clone_zygote(request, job, template, slow))
 
 
 def _clone_zygote(request: TemplateRequest, job: Job, template: Template, modules: tuple[str, ...]) -> Child:
-    """Clone the zygote, or another one if that is gone or is no longer right; see `Zygote.clone`.
+    """Clone the zygote, or a new one if it has died or its surroundings have changed; see `Zygote.clone`.
 
     Raises:
-        PreloadGivenUp: what it imported can't be cloned.
-        CantServe: there is none, for another reason.
-        OSError: it could not be cloned.
+        PreloadGivenUp: the zygote can't be cloned after its imports.
+        CantServe: no zygote can serve the call, for another reason.
+        OSError: the zygote could not be cloned.
     """
     global _zygote  # noqa: PLW0603 - one per process
     with _lock:
@@ -52,7 +52,8 @@ def _clone_zygote(request: TemplateRequest, job: Job, template: Template, module
             if job.cancelled:
                 raise CantServe("the call was cancelled")
             if _zygote is not None and set(modules) < set(_zygote.modules):
-                # This call's ranks must not find what that one has imported: it serves the next one that does.
+                # The zygote has imported modules that this call's ranks must not find imported. It is kept for the next
+                # call that may have them all.
                 return launch(request, template.backend)
             if _zygote is not None and (differences := likeness.changed(_zygote.like, like)):
                 _close(f"what has changed since it was started: {', '.join(differences)}")
@@ -61,7 +62,8 @@ def _clone_zygote(request: TemplateRequest, job: Job, template: Template, module
             try:
                 child = _zygote.clone(request, job)
             except BaseException as error:
-                # Whatever it was, a request may be half-way to it, and would be the next call's.
+                # After any error, a part of this request may have been sent: the zygote would read it as a part of the
+                # next call's request.
                 _close("it has died" if isinstance(error, ConnectionError) else "")
                 if not isinstance(error, ConnectionError):
                     raise
@@ -74,7 +76,7 @@ def _clone_zygote(request: TemplateRequest, job: Job, template: Template, module
 
 
 def _close(why: str) -> None:
-    """End the zygote, and say why."""
+    """End the zygote, and log why unless `why` is empty."""
     global _zygote
     zygote, _zygote = _zygote, None
     if zygote is not None:
@@ -84,13 +86,13 @@ def _close(why: str) -> None:
 
 
 def stop() -> None:
-    """End the zygote, if there is one. The next call makes another."""
+    """End the zygote, if there is one. The next call starts another."""
     with _lock:
         _close("")
 
 
 def _forget() -> None:
-    """In a forked child: the zygote is the parent's; its end must not wait for ours."""
+    """In a forked child, close the fds of the parent's zygote, which ends when no process has its channel open."""
     global _zygote, _lock
     if _zygote is not None:
         _zygote.forget()

@@ -1,10 +1,10 @@
-"""What a zygote must have been started with to serve a call: what a clone of it can't take on afterwards.
+"""The surroundings that a zygote must have been started with to serve a call: its clones can't change them later.
 
-That is what fork(2) gives a child from the thread that creates it (the kernel's list: see csrc/inherited.c, and what
-/proc has of a thread), and what is read when an interpreter or a slow module starts. The rest is in
-`ipc.inherited`.
+They are the attributes that fork(2) copies from the creating thread, and all that an interpreter or a slow module reads
+at its start. The kernel's list is in csrc/inherited.c and in the thread's files in /proc. `ipc.inherited` has the
+attributes that a clone can change.
 
-Not on it, as no system call tells: rules of landlock(7) that were added when the process had no_new_privs already.
+Landlock(7) rules are missing if they were added when the process already had no_new_privs: no system call returns them.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spawnx.launchers.template import TemplateRequest
 
-# What is read when an interpreter or the C library starts: the beginnings of names.
+# Prefixes of the variables that an interpreter or the C library reads at its start.
 _READ_AT_START = (b"PYTHON", b"LD_", b"GLIBC_", b"MALLOC_", b"LANG", b"LC_", b"TZ", b"BROWSER")
-# And when a module that takes long to import is imported.
+# Those, and prefixes of the variables that a slow module reads at its import.
 _READ_EARLY = (*_READ_AT_START, *vetted.READ_AT_IMPORT)
-# Of the thread's status (proc_pid_status(5)). The rest is of a moment, or taken on.
+# Fields of the thread's status (proc_pid_status(5)). The others change from moment to moment, or a clone sets them.
 _STATUS = (
     b"Uid", b"Gid", b"Groups", b"SigIgn", b"Cap", b"NoNewPrivs", b"Seccomp", b"Speculation", b"THP_enabled",
     b"untag_mask", b"Mems_allowed_list",
 )  # fmt: skip
-# Files of the thread's folder in /proc, where there are such.
+# Files of the thread's folder in /proc; a kernel may lack some.
 _FILES = (
     "attr/apparmor/current", "attr/apparmor/exec", "attr/current", "attr/exec", "attr/fscreate", "attr/keycreate",
     "attr/smack/current", "attr/sockcreate", "cgroup", "coredump_filter", "loginuid", "oom_score_adj", "sessionid",
@@ -41,12 +41,12 @@ _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid_for_children", "time_for_chil
 
 
 def of(request: TemplateRequest, modules: tuple[str, ...]) -> dict[str, object]:
-    """What a zygote that imports some modules must have been started with, by names for people.
+    """Return the surroundings that a zygote with these modules must have been started with, by readable names.
 
-    To be called in the launching thread, which has what the caller's has.
+    Call it in the launching thread, which has all attributes of the caller's thread.
 
     Raises:
-        OSError: it can't be told; there is no /proc.
+        OSError: an attribute can't be read, for example because there is no /proc.
     """
     found: dict[str, object] = {
         "the modules to import": modules,
@@ -68,13 +68,13 @@ def of(request: TemplateRequest, modules: tuple[str, ...]) -> dict[str, object]:
     }
     if modules:  # libraries count the processors when they are loaded
         found["the processors"] = sorted(request.affinity or ())
-    if not all(map(vetted.is_vetted, modules)):  # which file a name stands for
+    if not all(map(vetted.is_vetted, modules)):  # it decides which file is imported under a name
         found["sys.path"] = sys.path[:]
     return found
 
 
 def changed(before: dict[str, object], now: dict[str, object]) -> list[str]:
-    """What is not as it was, by its names."""
+    """Return the names of the surroundings that have changed."""
     return [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
 

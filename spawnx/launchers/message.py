@@ -1,4 +1,4 @@
-"""What fresh interpreters of our own launching unpickle: one message for all where it may be, in shared memory."""
+"""The messages that fresh interpreters unpickle: if possible one for all ranks, in shared memory."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Message:
-    """What a rank unpickles: multiprocessing's preparation data, then its `Rank`.
+    """The message that a rank unpickles: multiprocessing's preparation data, then its `Rank`.
 
     Attributes:
-        file: the fd of the memory in which it is.
+        file: the fd of the memory that holds the message.
         size: its length in bytes.
-        fds: what is handed over with it, under the same numbers.
+        fds: the fds that the rank inherits with it, under the same numbers.
     """
 
     __slots__ = ("fds", "file", "size")
@@ -35,9 +35,9 @@ class Message:
 
 
 def command_line(module: str, function: str, file: int, arguments: dict[str, object]) -> list[str]:
-    """The command line of a fresh interpreter that calls `function(file, **arguments)` of a module of ours.
+    """Return the command line of a fresh interpreter that calls `function(file, **arguments)` of a module of spawnx.
 
-    The arguments are written to the end of `file`, which is memory that it inherits.
+    Writes the pickled arguments to the end of `file`, which is memory that the interpreter inherits.
     """
     data = pickle.dumps(arguments)
     at = os.lseek(file, 0, os.SEEK_END)
@@ -49,7 +49,7 @@ class Messages:
     """The messages of one call.
 
     Attributes:
-        tracker: the fd of this process's resource tracker, which ranks use, too.
+        tracker: the fd of this process's resource tracker, which the ranks use as well.
     """
 
     def __init__(self, order: Order, payloads: Payloads) -> None:
@@ -60,7 +60,7 @@ class Messages:
         self._files: list[int] = []
 
     def of(self, rank: RankProcess) -> Message:
-        """The message of a rank: the same for all, if the payload may be shared."""
+        """Return the message of a rank. All ranks have the same one if the payload may be shared."""
         rank.supervision.keepalive = (self._order.fn, self._order.args)
         if self._shared is not None:
             return self._shared
@@ -76,6 +76,6 @@ class Messages:
         return message
 
     def close(self) -> None:
-        """Release the messages; when every rank has inherited its own."""
+        """Release the messages. Call it after every rank has inherited its message."""
         for file in self._files:
             os.close(file)

@@ -1,8 +1,8 @@
-"""Pickle `(fn, args)` once for all ranks, where one pickle may serve all.
+"""Pickle `(fn, args)` once for all ranks, if one pickle may serve all.
 
-It may not where a reducer counts its readers: each pickle of a CUDA tensor, or of a CPU tensor under torch's
-`file_system` strategy, stands for one reader that will give its reference back. And it can't on Windows where
-handles are involved: they are duplicated into a child that must exist.
+It may not if a reducer counts its readers. Each pickle of a CUDA tensor, or of a CPU tensor under torch's `file_system`
+strategy, stands for one reader, which will release its reference. On Windows it can't if handles are involved: they are
+duplicated into the child, which must already exist.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-# Below, a payload travels in the message to the rank, which then fits into a pipe (64 KiB on Linux), so that the
-# supervisor never waits for a rank to boot and read. Above, in memory that all ranks map.
+# A payload up to this size is part of the rank's message, which then fits into a pipe (64 KiB on Linux). So the
+# supervisor never waits until a rank boots and reads. A larger payload is in memory that all ranks map.
 _INLINE_BYTES = 32 * 1024
 
 
 class Payload:
     """One pickle of `(fn, args)`, with the fds that locks, queues, pipes and tensors hand over.
 
-    When a rank is pickled that holds it, it arrives there as a `PickledCall`.
+    It is pickled with the rank that holds it, and is unpickled as a `PickledCall`.
     """
 
     def __init__(self, data: memoryview, collector: pickling.Collector, *, shareable: bool) -> None:
@@ -52,7 +52,7 @@ class Payload:
         return PickledCall, (data, self._size)
 
     def close(self) -> None:
-        """Release what is held for ranks that are still to be started."""
+        """Close the fds that are kept for ranks. Call it after the last rank has been started."""
         self._collector.close()
         if self._file >= 0:
             os.close(self._file)
@@ -63,13 +63,14 @@ class Payloads:
     """The payloads of one call.
 
     Args:
-        fn, args: what is pickled.
-        start_method: whose Popen numbers the fds that are handed over.
-        asked: the start method as the caller knows it.
-        before: the fds that are handed over to each rank before those of its payload.
+        fn, args: the function and the arguments to pickle.
+        start_method: the start method whose Popen numbers the fds that are handed over.
+        asked: the start method of the call, for error texts.
+        before: the fds that each rank gets before those of its payload.
 
     Raises (when made):
-        Exception: what pickling raised, its type unchanged, its text naming what can't be pickled and what to do.
+        Exception: the exception of the pickling, its type unchanged. Its text names the object that can't be pickled,
+            and what to do.
     """
 
     def __init__(
@@ -91,11 +92,11 @@ class Payloads:
 
     @property
     def shareable(self) -> bool:
-        """Whether all ranks get the same payload."""
+        """Whether one payload serves all ranks."""
         return self._first is not None and self._first.shareable
 
     def for_rank(self) -> Payload | Call:
-        """What the next rank gets."""
+        """Return the payload of the next rank."""
         if self._first is None:
             return Call(*self._what[:2])
         if self._first.shareable:
@@ -105,7 +106,7 @@ class Payloads:
         return payload
 
     def close(self) -> None:
-        """Release what is held for ranks that are still to be started."""
+        """Close the fds of all payloads. Call it after the last rank has been started."""
         for payload in self._made:
             payload.close()
 
@@ -130,7 +131,7 @@ def _pickled(
 
 
 def _dump(obj: object, collector: pickling.Collector) -> tuple[memoryview, bool]:
-    """Pickle `obj` as multiprocessing would for a new child; tell whether several may read the result."""
+    """Pickle `obj` as multiprocessing does for a child. Returns the pickle, and whether several ranks may read it."""
     readers_counted = False
 
     def look(reduced: tuple[Any, ...]) -> None:
@@ -139,7 +140,7 @@ def _dump(obj: object, collector: pickling.Collector) -> tuple[memoryview, bool]
 
     buffer = io.BytesIO()
     pickler = reduction.ForkingPickler(buffer)
-    pickler.dispatch_table = pickling.WatchedReducers(look)  # type: ignore[assignment]  # any mapping will do
+    pickler.dispatch_table = pickling.WatchedReducers(look)  # type: ignore[assignment]  # any mapping works
     collector.dump(pickler, obj)
     return buffer.getbuffer(), not readers_counted
 
@@ -155,7 +156,7 @@ def _may_be_shared(rebuild: object) -> bool:
 def _explain(
     error: Exception, fn: Callable[..., object], args: tuple[object, ...], start_method: str
 ) -> None:
-    """Say in the error's own text what could not be pickled, and what to do. Its type stays what callers catch."""
+    """Add to the error's text which object can't be pickled, and what to do. Its type stays, as callers catch it."""
     what = _culprit(fn, args, start_method)
     if what == "fn":
         name = getattr(fn, "__qualname__", None) or repr(fn)
@@ -171,17 +172,17 @@ def _explain(
     elif sys.version_info >= (
         3,
         11,
-    ):  # an exception of the user's own making, whose args have their own meaning
+    ):  # the user's own exception class: its args have their own meaning
         error.add_note(text)
 
 
 def _culprit(fn: Callable[..., object], args: tuple[object, ...], start_method: str) -> str:
-    """Which of them fails when it is pickled alone, such as "fn" or "args[2]"."""
+    """The one that can't be pickled alone, such as "fn" or "args[2]"."""
     for name, obj in [("fn", fn), *((f"args[{i}]", arg) for i, arg in enumerate(args))]:
         collector = pickling.Collector(start_method)
         try:
             _dump(obj, collector)
-        except Exception:  # noqa: BLE001 - whatever it is, this is the one
+        except Exception:  # noqa: BLE001 - any exception shows that this object fails
             return name
         finally:
             collector.close()

@@ -1,4 +1,4 @@
-"""Children that are held by pidfds: what launchers which don't leave it to multiprocessing share."""
+"""Popen objects for children that pidfds hold, for all launchers but `stdlib`."""
 
 from __future__ import annotations
 
@@ -25,30 +25,32 @@ if TYPE_CHECKING:
 
 
 def in_lasting_thread() -> bool:
-    """Whether the calling thread lasts as long as its process, as the kernel sees it: its first thread does."""
+    """Return whether the calling thread is the first one of its process. It normally lasts as long as the process."""
     return threading.get_native_id() == os.getpid()
 
 
 def first_thread_lives() -> bool:
-    """Whether the first thread of this process lives, as the kernel sees it: an embedding program may have ended it."""
+    """Return whether the first thread of this process still lives. An embedding program may have ended it."""
     with open("/proc/self/stat", "rb") as stat:
         return not stat.read().rpartition(b")")[2].startswith(b" Z")
 
 
 class Holder:
-    """Makes ranks the faces of new children, and holds these by pidfds as long as there is room for any."""
+    """Attaches new child processes to their RankProcess. Tracks each by a pidfd, or by its pid if no fd is free."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._room = FdRoom()
 
     def open_unadopted(self, pids: Sequence[int]) -> list[int]:
-        """Pidfds of what isn't a child of this process yet, but an unreaped one of a process that lives.
+        """Open pidfds of unreaped processes that are not children of this process yet.
 
-        Fewer than there are pids where there is no room for all, or that process has died.
+        Returns:
+            The pidfds, in the order of `pids`. Fewer than pids if no fd is free, or if a process is gone because its
+            parent has died.
 
         Raises:
-            OSError: one can't be opened, for another reason; none is left open.
+            OSError: a pidfd can't be opened for another reason. None is left open.
         """
         pidfds: list[int] = []
         try:
@@ -67,7 +69,10 @@ class Holder:
     def adopt_all(
         self, ranks: Sequence[RankProcess], pids: Sequence[int], pidfds: Sequence[int] = ()
     ) -> None:
-        """Hold forked ranks, of which the first ones may have pidfds. When it raises, those not held are gone."""
+        """Attach forked ranks. The first ones may have pidfds.
+
+        If this raises, the ranks that were not attached have been killed and reaped.
+        """
         unheld = list(reversed(pids))
         try:
             for position, (rank, pid) in enumerate(zip(ranks, pids, strict=False)):
@@ -82,7 +87,7 @@ class Holder:
             raise
 
     def adopt(self, rank: RankProcess, pid: int, pidfd: int | None) -> None:
-        """Make `rank` the face of a child; the pidfd, None where none could be had, is its own from now on."""
+        """Attach a child to `rank`, which then owns the pidfd. The pidfd is None if none could be opened."""
         self._make_face(rank, pid, None if pidfd is None else self._room.place(pidfd))
 
     def _make_face(self, rank: RankProcess, pid: int, placed: int | None) -> None:
@@ -94,26 +99,27 @@ class Holder:
         try:
             return self._backend.open_pidfd(pid)
         except OSError as error:
-            # No fd is left; or somebody else has reaped the child already, and its number may be a stranger's.
+            # No fd is free. Or another party has reaped the child already, and a stranger may have its pid.
             if error.errno not in {*FULL, errno.ECHILD}:
                 raise
             return None
 
 
 class Popen:
-    """What `multiprocessing.Process` asks of the process behind it, for a child held by a pidfd.
+    """The Popen that `multiprocessing.Process` needs, for a child that a pidfd holds.
 
     Attributes:
         pid: the child's process id.
         sentinel: its pidfd, readable when it has ended.
-        returncode: None until it is known that the child has ended.
-        status_lost: whether nobody knows how, because somebody else reaped it; `returncode` is then 255, as
-            multiprocessing's forkserver has it.
+        returncode: the exit code; None until the child is known to have ended.
+        status_lost: whether the exit status is unknown, because another party reaped the child. `returncode` is then
+            255, as in multiprocessing's forkserver.
     """
 
     status_lost = False
 
-    # No reference to the Process: fds must not wait for a cycle collector, which may come late or be off.
+    # It has no reference to the Process, which would make a cycle. The fds would then stay open until the garbage
+    # collector runs, which may be late or never.
     def __init__(self, pid: int, pidfd: int, backend: Backend) -> None:
         self.pid = pid
         self.returncode: int | None = None
@@ -122,11 +128,11 @@ class Popen:
         self._close = mp_process.close_with(self, self.sentinel)
 
     def poll(self, _flag: int = 0) -> int | None:
-        """The exit code, or None while the child runs.
+        """Return the exit code, or None while the child runs.
 
-        Callable from several threads, and from a signal handler in the middle of itself, without a lock: the code
-        is looked at while the child stays a zombie, noted, and only then is the child reaped. Who looks in between
-        sees the same code; who looks after the reaping finds the note.
+        Several threads may call it, and a signal handler may call it in the middle of another call. It needs no lock:
+        it reads the code while the child is a zombie, records it, and only then reaps the child. A call in between
+        reads the same code. A call after the reaping finds the recorded code.
         """
         if self.returncode is None:
             code = self._backend.peek(self.sentinel)
@@ -136,7 +142,7 @@ class Popen:
         return self.returncode
 
     def note(self, code: int) -> None:
-        """Note how the child has ended, before it is reaped; the first note stands."""
+        """Record the exit code of the child, before it is reaped. Further calls change nothing."""
         if self.returncode is None:
             if code == LOST:
                 self.status_lost = True
@@ -144,7 +150,7 @@ class Popen:
             self.returncode = code
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Wait up to `timeout` seconds, or for ever, for the child to end; the exit code, or None."""
+        """Wait up to `timeout` seconds, or for ever, for the child to end. Returns the exit code, or None."""
         if self.poll() is None:
             wait_readable([self.sentinel], None if timeout is None else max(0, timeout))
         return self.poll()
@@ -168,13 +174,13 @@ class Popen:
 
 
 class UnheldPopen(Popen):
-    """The same for a child that no pidfd holds: there is no room for one, or the child was reaped before it was opened.
+    """A Popen for a child without a pidfd: no fd was free, or another party reaped the child before it was opened.
 
     Attributes:
-        sentinel: minus the pid, a name and no fd: such a child can only be asked.
+        sentinel: minus the pid. It is no fd: such a child must be polled.
     """
 
-    # Between two looks at all such children, in seconds: the only place where spawnx looks instead of being told.
+    # Seconds between two polls of all such children. For all other children spawnx waits for an event.
     LOOK_EVERY = 0.05
 
     def __init__(self, pid: int, backend: Backend) -> None:
@@ -184,7 +190,7 @@ class UnheldPopen(Popen):
         self._backend = backend
 
     def poll(self, _flag: int = 0) -> int | None:
-        """The exit code, or None while the child runs."""
+        """Return the exit code, or None while the child runs."""
         if self.returncode is None:
             for _, code in self._backend.sweep([self.pid]):
                 self.note(code)
@@ -192,21 +198,21 @@ class UnheldPopen(Popen):
         return self.returncode
 
     def reap(self) -> None:
-        """Let the kernel forget the child, which has been seen ended."""
+        """Reap the child, which is known to have ended."""
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Wait up to `timeout` seconds, or for ever, for the child to end; the exit code, or None."""
+        """Wait up to `timeout` seconds, or for ever, for the child to end. Returns the exit code, or None."""
         deadline = math.inf if timeout is None else clock.monotonic() + timeout
         while self.poll() is None and (left := deadline - clock.monotonic()) > 0:
             time.sleep(min(left, self.LOOK_EVERY))
         return self.returncode
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no fd is open."""
 
     def send_signal(self, signum: int) -> None:
         """See `Popen`."""
-        if self.poll() is None:  # a zombie's or a living child's number is nobody else's
+        if self.poll() is None:  # the pid can't be a stranger's until the child is reaped
             os.kill(self.pid, signum)

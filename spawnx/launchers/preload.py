@@ -1,4 +1,4 @@
-"""Which modules are imported once, in a template, instead of once in each rank."""
+"""Choose the modules that a template imports once, instead of once in each rank."""
 
 from __future__ import annotations
 
@@ -19,36 +19,37 @@ _for_all_calls: tuple[str, ...] = ()
 
 
 def preload(modules: Iterable[str]) -> None:
-    """Have modules imported once for this program's ranks: "auto" has them as well from now on.
+    """Add modules to `preload="auto"` of all later calls: they are imported once, not once in each rank.
 
-    By the start method forkserver that is once for all calls, in a template that is kept; by spawn, once for each
-    call. For test suites and notebooks, which spawn again and again. What `start_processes` says of named modules holds
-    for these.
+    With the start method forkserver, the zygote imports them once for all calls. With spawn, the template of each call
+    imports them. This is for test suites and notebooks, which spawn again and again. `start_processes` documents the
+    conditions for modules that are named.
 
     Args:
-        modules: their names, in place of those of an earlier call; `()` for none.
+        modules: their names, which replace those of an earlier call; `()` for none.
 
     Raises:
-        TypeError: they aren't names.
+        TypeError: `modules` has something that is no name.
     """
-    global _for_all_calls  # noqa: PLW0603 - said once for a program
+    global _for_all_calls  # noqa: PLW0603 - one per process
     _for_all_calls = checked_names(modules)
 
 
 def checked(preload: str | Iterable[str]) -> str | tuple[str, ...]:
-    """An argument `preload`: "auto", or names; where it says "auto", what the environment says.
+    """Check an argument `preload` and return it: "auto", or names. For "auto", `SPAWNX_PRELOAD` is read.
 
     Raises:
-        TypeError, ValueError: it has no meaning, or what the environment says has none.
+        TypeError: the argument is neither "auto" nor names.
+        ValueError: `SPAWNX_PRELOAD` is invalid.
     """
     return settings.PRELOAD.read() if preload == "auto" else checked_names(preload)
 
 
 def checked_names(modules: str | Iterable[str]) -> tuple[str, ...]:
-    """Names of modules as a tuple.
+    """Check names of modules, and return them as a tuple.
 
     Raises:
-        TypeError: they aren't names.
+        TypeError: `modules` has something that is no name, or is a string.
     """
     names = None if isinstance(modules, str) else tuple(modules)
     if names is None or not all(isinstance(name, str) for name in names):
@@ -58,7 +59,7 @@ def checked_names(modules: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def of(order: Order) -> tuple[str, ...]:
-    """What the template of a call imports."""
+    """Return the modules that the template of a call imports."""
     if isinstance(order.preload, tuple):
         return order.preload
     of_function = str(getattr(order.fn, "__module__", None) or "__main__")

@@ -1,4 +1,4 @@
-"""The start of all ranks of a call, or of none."""
+"""Start all ranks of a call, or none."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 
 
 def launch(launcher: Launcher, order: Order, ranks: list[RankProcess]) -> Served:
-    """Start every rank of `order`, or none. Returns which launcher has served.
+    """Start every rank of `order`, or none. Returns the launcher that has started them.
 
     Args:
-        launcher: by which.
-        order: what is asked for.
-        ranks: an empty list, to which they are added before any is started: the caller abandons them if an interrupt
-            comes when all are there.
+        launcher: the launcher that was chosen for the call.
+        order: the parameters of the call.
+        ranks: an empty list. All ranks are added to it before any is started. If an interrupt comes after all have
+            been started, the caller abandons them.
 
     Raises:
-        OSError: a rank could not be started: the text names the rank, and the limit to raise; the errno is the
-            system's. Whatever is raised, no rank is left.
+        OSError: a rank could not be started. The text names the rank, and the limit to raise. The errno is the
+            system's.
+
+    Whatever is raised, no rank is left.
     """
     with standard_library():
         from spawnx.mp import interpreter
@@ -41,22 +43,22 @@ def launch(launcher: Launcher, order: Order, ranks: list[RankProcess]) -> Served
         rank.supervision.owner = order.guard
     if not launcher.copies_caller:
         interpreter.complete_main_module()
-    # A copy of this process would have what is taken.
+    # A rank that is a copy of this process would inherit the fds that `streams_taken` holds open.
     fds = contextlib.nullcontext() if launcher.copies_caller else streams_taken()
     try:
         with fds:
             return launcher.start(order, ranks)
     except BaseException as error:
         number, started = len(ranks), len([rank for rank in ranks if rank.pid is not None])
-        uninterrupted.do(partial(abandon, ranks))  # whole, also where a second interrupt follows
+        uninterrupted.do(partial(abandon, ranks))  # a second interrupt doesn't cut it short
         if isinstance(error, OSError) and error.errno is not None and started < number:
-            # A template that can't make one ends those before it.
+            # `error.rank`: a template that can't fork a rank ends the ranks before it, so `started` is 0.
             raise _explained(error, getattr(error, "rank", started), number) from error
         raise
 
 
 def abandon(ranks: list[RankProcess]) -> None:
-    """End and reap ranks that nobody will ever join; the list is empty then."""
+    """Kill and reap ranks that no caller will ever join. Empties the list."""
     started = [rank for rank in ranks if rank.pid is not None]
     for rank in started:
         rank.kill()
@@ -75,7 +77,7 @@ def _explained(error: OSError, rank: int, nprocs: int) -> OSError:
 
 
 def _limit(errno_: int) -> str:
-    """Which limit an errno speaks of, with its present value, and where to raise it."""
+    """Return which limit an errno stands for, its present value, and how to raise it; "" if it stands for none."""
     import errno
 
     if sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""Ranks by `multiprocessing.Process.start()`: works everywhere, and is the first thing to try when something is odd."""
+"""Start ranks by `multiprocessing.Process.start()`. It works everywhere: try it first when another launcher fails."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def _start_forked(order: Order, ranks: Sequence[RankProcess]) -> None:
     policy = _orphan_policy(order)
     others: list[int] = []
     boot.flush_streams()
-    # Blocked: multiprocessing loses a rank, and its pipes, to what a signal handler raises between fork and note.
+    # All signals are blocked. A handler could run after the fork and before multiprocessing records the pid. If it
+    # raised, the rank and its pipes would be lost.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -79,12 +80,12 @@ def _start_pickled(order: Order, ranks: Sequence[RankProcess]) -> None:
                 policy,
                 ends,
             )
-            # Between the fork inside and the moment it is known, a KeyboardInterrupt loses the child to us, as in
-            # multiprocessing: it finds its pipe closed and exits. Signals can't be blocked, the rank would
-            # inherit that.
+            # A KeyboardInterrupt may come after the fork in start() and before the pid is recorded. The child is then
+            # lost, as with multiprocessing: it finds its pipe closed, and exits. Signals can't be blocked here: the
+            # rank would inherit the mask.
             try:
                 rank.start()
-            except (EOFError, ConnectionError) as error:  # what multiprocessing raises has no words
+            except (EOFError, ConnectionError) as error:  # multiprocessing's exception has no text
                 if order.start_method != "forkserver":
                     raise
                 raise ConnectionResetError(errno.ECONNRESET, _forkserver_ended()) from error
@@ -107,8 +108,8 @@ def _orphan_policy(order: Order) -> remote.OrphanPolicy:
 def _lasting_parent(start_method: str) -> int | None:
     """The pid of the process that creates the ranks, if the creating thread lives as long as that process.
 
-    The kernel ties the death signal to the thread (prctl(2)): at the end of another one than the main thread, it
-    would interrupt healthy ranks.
+    The kernel ties the death signal to the creating thread (prctl(2)). If that is not the main thread, its end would
+    interrupt healthy ranks.
     """
     if start_method == "forkserver":
         return forkserver.pid()

@@ -1,7 +1,6 @@
-"""A template, as the supervisor sees it: what it is told, and what it has made.
+"""The supervisor's side of a template: its request, and the adoption of the ranks that it has forked.
 
-How one comes into being is a launcher's business: `clone` launches a fresh interpreter, `forkserver` has a kept one
-cloned.
+The launcher starts the template: `clone` launches a fresh interpreter, `forkserver` asks the zygote for a clone.
 """
 
 from __future__ import annotations
@@ -39,24 +38,24 @@ if TYPE_CHECKING:
     from spawnx.launchers.threads import Job
     from spawnx.process import RankProcess
 
-# The errnos by which a system says that it never clones.
+# The errnos that mean that this system can never clone.
 PERMANENT = {errno.ENOSYS, errno.EPERM, errno.ENOTSUP, errno.EINVAL}
-# Of socket.shutdown(): SHUT_RDWR.
+# socket.SHUT_RDWR.
 _BOTH_WAYS = 2
-# Seconds that ranks may take to leave a gate that was shut.
+# Seconds that ranks may take to exit after their gate was shut.
 _LEAVES_WITHIN = 1
 
 
-class PreloadGivenUp(Exception):  # noqa: N818 - no error, but a reason to clone without
-    """A template could not be cloned after its imports, and has ended: the text says why."""
+class PreloadGivenUp(Exception):  # noqa: N818 - not an error: a reason to clone without a preload
+    """A template can't be cloned after its imports, and has ended. The text is the reason."""
 
 
-class CantServe(Exception):  # noqa: N818 - no error, but a reason to go another way
-    """No rank was made: the text says why.
+class CantServe(Exception):  # noqa: N818 - not an error: a reason to start ranks by exec
+    """No template can serve this call, and no rank is left. The text is the reason.
 
     Attributes:
-        for_good: whether it would be the same at the next call.
-        expected: whether it lies in what the program asks for, and nothing is wrong.
+        for_good: whether the next call would fail for the same reason.
+        expected: whether the call's own arguments are the reason, and nothing is wrong.
     """
 
     def __init__(self, reason: str, *, for_good: bool = False, expected: bool = False) -> None:
@@ -66,14 +65,14 @@ class CantServe(Exception):  # noqa: N818 - no error, but a reason to go another
 
 
 class TemplateRequest:
-    """What a template is to do.
+    """The request that a template gets.
 
     Attributes:
         message: the fd of its message.
-        arguments: of `remote.template.main`, besides that.
-        keep: the fds that it has under the same numbers.
+        arguments: the keyword arguments of `remote.template.main`.
+        keep: the fds that it inherits under the same numbers.
         affinity: see `spawnx.affinity.capture`.
-        pending: the signals that were sent to what was started for it, and that nobody has taken.
+        pending: the signals that were sent to a zygote while it started for this request. The zygote blocks them.
     """
 
     __slots__ = ("affinity", "arguments", "keep", "message", "pending")
@@ -87,10 +86,10 @@ class TemplateRequest:
 
 
 class CloneFailedError(OSError):
-    """A rank could not be made, and none is left.
+    """A template could not fork a rank. No rank is left.
 
     Attributes:
-        rank: which one.
+        rank: the index of that rank.
     """
 
     def __init__(self, number: int, rank: int) -> None:
@@ -102,15 +101,15 @@ class Template:
     """The template of one call.
 
     Args:
-        order: what the call asks for.
-        ranks: those that it is to make.
-        payloads: what they run.
-        modules: what it imports before.
+        order: the parameters of the call.
+        ranks: the ranks that the template forks.
+        payloads: the payloads of the call.
+        modules: the modules that the template imports before it forks.
 
     Attributes:
-        backend, guard: the call's.
-        pending: the signals that it was sent and didn't take: they are meant for the ranks.
-        on_end: called when it has ended, in the launching thread.
+        backend, guard: those of the call.
+        pending: the signals that were sent to the template, which blocks them: the launcher sends them to the ranks.
+        on_end: called in the launching thread after the template has ended.
     """
 
     on_end: Callable[[], None] | None = None
@@ -124,7 +123,7 @@ class Template:
         self._modules = modules
         self._ranks = ranks
         self._holder = popen.Holder(order.backend)
-        self._pidfds: list[int] = []  # of ranks that are no children of this process yet
+        self._pidfds: list[int] = []  # of ranks that are not yet children of this process
         self._are_held: bool | None = None
         self._forbidden: OSError | None = None
         self._is_cancelled = False
@@ -148,23 +147,24 @@ class Template:
             self._opened = opened.pop_all()
 
     def serve(self, launch: Callable[[TemplateRequest, Job], Child]) -> None:
-        """Have it make all ranks.
+        """Start the template, and adopt the ranks that it forks.
 
         Args:
-            launch: brings it into being, in a launching thread.
+            launch: starts the template; called in a launching thread.
 
         Raises:
-            PreloadGivenUp: what it imported can't be cloned; none was made.
-            CantServe: none was made, for another reason.
-            CloneFailedError: rank k could not be made; none is left.
-            RuntimeError: the template died while it made them; none is left.
+            PreloadGivenUp: the template can't be cloned after its imports; no rank was made.
+            CantServe: the template can't serve the call for another reason; no rank is left.
+            CloneFailedError: rank k could not be forked; no rank is left.
+            RuntimeError: the template died while it forked the ranks; no rank is left.
         """
         with self._opened:
-            # The request is prepared there as well: no handler comes between the making of its memory and its note.
+            # The thread also prepares the request: no signal handler runs between the creation of its memory and the
+            # assignment of the fd.
             launch_in_thread(lambda job: self._work(job, launch, self._request()), self.guard)
 
     def __del__(self) -> None:
-        """Give back what was opened, where an interrupt came before `serve`."""
+        """Close the files that were opened, if an interrupt came before `serve`."""
         if (opened := getattr(self, "_opened", None)) is not None:
             opened.close()
 
@@ -172,7 +172,8 @@ class Template:
         message = self._messages.of(self._ranks[0])
         for rank in self._ranks:
             rank.supervision.keepalive = self._ranks[0].supervision.keepalive
-        # All of one size, so that each clone reads its own: to drop a list of them would be work for N in each of N.
+        # All places have one size, so that each clone reads only its own. A list of N places would cost each of the N
+        # clones the time for N.
         places = [pickle.dumps(rank.place) for rank in self._ranks]
         place_size = max(map(len, places))
         os.lseek(message.file, message.size, os.SEEK_SET)
@@ -224,26 +225,27 @@ class Template:
                 self.on_end()
 
     def _cancel(self, child: Child) -> None:
-        """Have it end, with what it has made: at the second time at once."""
+        """End the template and its ranks: by SIGKILL while it boots or at the second call, else by shutdown(2)."""
         if self._table.state == table.BOOTING or self._is_cancelled:
-            child.kill()  # the kernel then ends its ranks
+            child.kill()  # the kernel then sends the ranks their death signal
         self._is_cancelled = True
         self._channel.shutdown(_BOTH_WAYS)
 
     def _wait_made(self, child: Child) -> bool:
-        """Wait until all ranks have been made, and wait at the gate; whether it says so, and does not end."""
-        from posix import read as read_now  # eventlet's os.read waits; recvfrom(2) may be forbidden
+        """Wait until each rank waits at the gate or has ended (True), or the template ends (False)."""
+        from posix import read as read_now  # not eventlet's, which waits; a sandbox may forbid recvfrom(2)
 
         channel = self._channel.fileno()
         wait_readable([channel, child.pidfd], None)
         return wait_readable([channel], 0) and read_now(channel, 1) == protocol.AT_GATE
 
     def _adopt(self, child: Child) -> None:
-        """Let it end, and its ranks be children of this process."""
+        """Let the template end, so that its ranks become children of this process."""
         pids = self._table.pids
         pidfds = self._holder.open_unadopted(pids)
         if child.wait(0):
-            # Until now it has kept the numbers of its ranks from being others'; not for certain.
+            # The template has ended, so it no longer keeps its ranks unreaped: a pid may have been reused before its
+            # pidfd was opened.
             for pidfd in pidfds:
                 os.close(pidfd)
             return
@@ -254,7 +256,7 @@ class Template:
             with adoption.adopting(pids):
                 self._send(protocol.ADOPT)
                 child.wait()
-        except BrokenPipeError:  # it was cancelled, or has died
+        except BrokenPipeError:  # the template was cancelled, or has died
             pass
         except OSError as error:
             self._forbidden = error
@@ -265,7 +267,7 @@ class Template:
             import socket
 
         try:
-            # The program may have given SIGPIPE its default back, which would end it.
+            # MSG_NOSIGNAL: the program may have set SIGPIPE to its default action, which would end this process.
             self._channel.send(word, socket.MSG_NOSIGNAL)
         except OSError as error:
             if error.errno not in FORBIDDEN:
@@ -273,7 +275,7 @@ class Template:
             os.write(self._channel.fileno(), word)
 
     def _take(self, code: int, *, cancelled: bool) -> None:
-        """Take what the template has made; it has ended, with an exit code."""
+        """Attach the ranks of a template that has ended with exit code `code`, or raise why it made none."""
         shared, pids = self._table, self._table.pids
         self._check_gave_way(code)
         if shared.errno:
@@ -284,27 +286,33 @@ class Template:
         if self._forbidden is not None:
             raise CantServe(f"orphans can't be adopted: {self._forbidden}", for_good=True)
         if shared.state != table.CLONED:
-            if code:  # it was killed, and has reaped none
+            if code:  # the template was killed, and has reaped no rank
                 self._gate.shut()
                 adoption.reap_orphans(pids, _LEAVES_WITHIN)
             if cancelled:
-                return  # the interrupt is about to be raised
+                return  # the caller is about to raise the interrupt
             half_way = f"while it made rank {len(pids)} of {len(self._ranks)}"
             raise RuntimeError(
                 f"the template of the ranks ended {describe_exit(code)} {half_way}; no rank is left"
             )
         if not is_adopted:
-            # A kernel that takes the request and ignores it; or the zygote has died, and was between.
+            # The kernel accepts PR_SET_CHILD_SUBREAPER and ignores it. Or the zygote died: the template was an orphan
+            # then, and this process was no ancestor of its ranks.
             raise CantServe("the kernel has given the ranks to another process")
         pidfds, self._pidfds = self._pidfds, []
-        self.guard.holds_all = self._are_held  # of these ranks: those by exec in their place would be others
+        self.guard.holds_all = self._are_held  # set only now: exec may start other ranks in place of these
         self._holder.adopt_all(self._ranks, pids, pidfds)
         for rank in self._ranks:
             rank.supervision.armed = True
         self._gate.open(len(pids))
 
     def _check_gave_way(self, code: int) -> None:
-        """See that it has come to make ranks."""
+        """Raise the reason if the template has forked no rank.
+
+        Raises:
+            PreloadGivenUp: its imports left something that can't be cloned.
+            CantServe: it could not start, or start-up code must run in each rank.
+        """
         shared = self._table
         if shared.state == table.GAVE_UP_PRELOAD:
             raise PreloadGivenUp(shared.reason)
@@ -316,24 +324,24 @@ class Template:
             raise CantServe(reason, for_good=shared.errno in PERMANENT)
 
     def _are_adopted(self) -> bool:
-        """Whether the ranks are children of this process; those that have ended may be nobody's."""
+        """Whether the ranks are children of this process. True also if all have ended: they may be reaped already."""
         return adoption.are_adopted(self._pidfds) or all(wait_readable([fd], 0) for fd in self._pidfds)
 
     def _end_unadopted(self) -> None:
-        """End ranks that are no children of this process, and will be none."""
+        """Kill ranks that have not become children of this process."""
         pidfds, self._pidfds = self._pidfds, []
         with contextlib.suppress(OSError):
             self.backend.fan_out(pidfds, signal.SIGKILL)
         for pidfd in pidfds:
             wait_readable([pidfd], KILLED_WITHIN)
-        # A template that is killed while this process adopts leaves them to this process all the same.
+        # If the template was killed while this process was a subreaper, the ranks are children of this process.
         self.backend.reap(pidfds)
         for pidfd in pidfds:
             os.close(pidfd)
 
 
 class _Gate:
-    """The gate of the call; or one of its own, where ranks wait for their adoption only, as nobody guards them."""
+    """The gate of the call. If the call has none (no guardian), a gate of its own: ranks wait at it for adoption."""
 
     def __init__(self, guard: Guard) -> None:
         self.ends = guard.ends
@@ -348,7 +356,7 @@ class _Gate:
             gate.let(self._own, ranks, gate.HELD)
 
     def shut(self) -> None:
-        """Let the ranks that wait at it leave: no other ones will come, and none is let on."""
+        """Close the gate: the ranks that wait at it exit, and no other rank will come."""
         self._guard.shut_gate()
         self.close()
 

@@ -1,15 +1,17 @@
-"""Launching threads: one for each call, which ends when its work is done: for ranks by exec, when these have ended.
+"""Launching threads, one for each call by `clone`, `exec` or `forkserver`.
 
-Three facts ask for it:
+The thread ends after the launch; with ranks by exec, after the last of them has ended.
+
+Three facts require such a thread:
 
 - The kernel ties a child's death signal to the *thread* that created it (prctl(2)). The calling thread may end before
-  its ranks by exec, so it can't create them; a thread that ends with the last of them can. Ranks that were adopted are
-  children of the main thread: for them no thread need live.
-- fork(2) gives a child what its creating thread has: nice, I/O priority, NUMA policy, personality, rights, namespaces
-  and more, thread by thread. It gives a new thread the same. So a thread that the caller starts has all that is the
-  caller's, whatever that is; a thread that was started earlier would have what was so then.
-- Python runs signal handlers in the main thread only. In this one, no KeyboardInterrupt comes between the creation of
-  a child and the note of its pid.
+  its ranks by exec, so it can't create them. A thread that ends after the last of them can. Adopted ranks are children
+  of the main thread, so they need no other thread.
+- fork(2) copies attributes of the creating thread to the child: nice, I/O priority, NUMA policy, personality, rights,
+  namespaces and more. A new thread gets the same attributes. So a thread that the caller starts has all attributes of
+  the caller. A thread that was started earlier would have those of that time.
+- Python runs signal handlers in the main thread only. In a launching thread, no KeyboardInterrupt comes between the
+  creation of a child and the recording of its pid.
 """
 
 from __future__ import annotations
@@ -29,11 +31,11 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """What is to be done in the launching thread.
+    """The work of a launching thread.
 
     Attributes:
-        cancelled: whether the caller was interrupted: the work should end soon.
-        on_cancel: called in the caller's thread when that happens, for work that waits for something.
+        cancelled: whether the caller was interrupted, so that the work should end soon.
+        on_cancel: called in the caller's thread at that moment. Work that waits for something sets it.
     """
 
     on_cancel: Callable[[], None] | None = None
@@ -43,7 +45,7 @@ class Job:
         self._work = work
         self._error: BaseException | None = None
         self._interrupt: BaseException | None = None
-        # No Event: an interrupt in the Python code of its wait leaves its lock as it should not be.
+        # Not an Event: an interrupt in the Python code of its wait() leaves its lock in a wrong state.
         self._is_done = False
         self._until_done = _thread.allocate_lock()
         self._until_done.acquire()
@@ -57,7 +59,7 @@ class Job:
         self._children += pids
 
     def start(self) -> None:
-        """Start the thread. Where none can be had (too many, or the interpreter ends), work in the calling one."""
+        """Start the thread. If that fails (too many threads, or the interpreter ends), work in the calling thread."""
         self._started_by = threading.get_native_id()
         thread = threading.Thread(target=self._live, name="spawnx-launch", daemon=True)
         try:
@@ -72,19 +74,20 @@ class Job:
             self._thread = thread
 
     def join(self, timeout: float) -> None:
-        """Wait for the end of the thread, whose ranks have ended, so that the caller finds none."""
+        """Wait up to `timeout` seconds for the end of the thread. Call it after the ranks have ended."""
         if self._thread is not None:
             self._thread.join(timeout)
 
     def wait(self) -> None:
-        """Wait until the work is done; an interrupt is raised after that, not before.
+        """Wait until the work is done. An interrupt is raised after that, not before.
 
         Raises:
             BaseException: what the work raised, or what interrupted the wait.
         """
         interrupt, self._interrupt = self._interrupt, None
         while not self._is_done:
-            # A second interrupt may come at the end of the inner `except`, which has no call in which one could come.
+            # The inner `except` has no call, so that a second interrupt can come only at its end. The outer `except`
+            # takes that one.
             try:
                 try:
                     while not self._is_done:
@@ -102,30 +105,30 @@ class Job:
             try:
                 raise error
             finally:
-                del error, interrupt  # no circle through this frame
+                del error, interrupt  # no reference cycle through this frame
 
     def _cancel(self) -> None:
         if self._is_to_cancel:
             self._is_to_cancel = False
-            on_cancel = self.on_cancel  # once: the launching thread may be done with it meanwhile
+            on_cancel = self.on_cancel  # read once: the launching thread may reset it meanwhile
             if on_cancel is not None:
                 with contextlib.suppress(OSError):
                     on_cancel()
 
     def _live(self) -> None:
         self._do()
-        # gevent and eventlet have made a greenlet of this thread. It is the caller's thread that has created the ranks,
-        # and a wait for them would block all its greenlets.
+        # gevent or eventlet has made a greenlet of this thread. So the caller's thread has created the ranks, and a
+        # wait for them would block all its greenlets.
         if threading.get_native_id() == self._started_by:
             return
-        # From the last one: ranks end in about the order in which they were made, and each wait that blocks is a switch
-        # of threads. By waitid(2), which needs no fd, and leaves the status to whoever reaps.
+        # The last child first: ranks end in about the order of their start, and each wait that blocks costs a switch of
+        # threads. waitid(2) needs no fd, and WNOWAIT leaves the exit status for the caller that reaps.
         for pid in reversed(self._children):
-            with contextlib.suppress(ChildProcessError):  # somebody has reaped it
+            with contextlib.suppress(ChildProcessError):  # it has been reaped
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
     def _do(self) -> None:
-        """Work, and keep what is raised for the caller."""
+        """Work, and keep an exception for the caller."""
         try:
             self._work(self)
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
@@ -136,10 +139,10 @@ class Job:
 
 
 def launch_in_thread(work: Callable[[Job], None], guard: Guard | None = None) -> None:
-    """Call `work` in a launching thread, and wait for it. The end of the guard's context waits for that of the thread.
+    """Call `work` in a launching thread, and wait for it. `Guard.close` then waits for the end of the thread.
 
     Raises:
-        BaseException: what `work` raises, or an interrupt, which comes after `work` has returned.
+        BaseException: what `work` raises, or an interrupt. An interrupt is raised after `work` has returned.
     """
     job = Job(work)
     if guard is not None:

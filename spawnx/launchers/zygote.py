@@ -1,4 +1,4 @@
-"""The zygote, as the supervisor sees it. What it does is in `remote.zygote`."""
+"""The supervisor's side of the zygote: its start, its requests and its end. `remote.zygote` is the zygote itself."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
     from spawnx.launchers.threads import Job
 
 
-# Seconds that a zygote may take to answer when the call was cancelled; one that takes longer is stopped.
+# Seconds that a zygote may take to answer after the call was cancelled. A zygote that takes longer is ended.
 _ANSWERS_WITHIN = 1.0
-# Of socket.shutdown(): SHUT_RDWR.
+# socket.SHUT_RDWR.
 _BOTH_WAYS = 2
 
 
 class Zygote:
-    """The zygote, as the supervisor sees it: a child of it, which ends with it.
+    """The handle of the zygote, a child of the supervisor that ends with the supervisor.
 
     Args:
-        like: what it was started with; see `likeness`.
-        job: of the launching thread, in which it is started; it ends if that is cancelled before it is ready.
-        template: for which it is started.
-        modules: what it imports.
-        request: for which it is started: on whose processors, and with whose resource tracker.
+        like: the surroundings that it is started with; see `likeness`.
+        job: the job of the launching thread that starts it. A job that is cancelled kills it if it is not ready yet.
+        template: the template of the call that starts it.
+        modules: the modules that it imports.
+        request: the request of that template. The zygote uses its resource tracker, and adds to its `pending`.
 
     Raises:
-        PreloadGivenUp: what it imported can't be cloned.
+        PreloadGivenUp: the zygote can't be cloned after its imports.
         CantServe: it could not be started, or it has ended.
     """
 
@@ -75,7 +75,7 @@ class Zygote:
         except OSError as error:
             raise CantServe(f"no template could be started: {error}") from error
         template.guard.hold_child(self._child.pidfd)
-        # Not its own method: it would never be collected.
+        # Not a method of this object: the finalizer would hold the object, which would then never be collected.
         self._end = mp_process.close_late(self, partial(_end, self._channel, self._child))
         self._wait_ready(job, request)
 
@@ -99,13 +99,14 @@ class Zygote:
         raise CantServe(reason or f"the zygote ended {describe_exit(code)}")
 
     def _hear(self, most: int, cancelled: int = -1) -> tuple[bytes, list[int]]:
-        """What it says next, and the fds that come with it; b"" if it has died.
+        """Receive its next message, and the fds that come with it; b"" if it has died.
 
-        Not by the end of the channel alone: a process that another thread has forked just then may have the other one.
+        Its pidfd is polled too: a process that another thread has just forked may keep its end of the channel open.
 
         Args:
-            most: how many bytes it may say.
-            cancelled: an fd that is readable when the call was cancelled: then one that is stopped is not waited for.
+            most: the most bytes of a message.
+            cancelled: an fd that becomes readable when the call is cancelled. The wait then ends after
+                `_ANSWERS_WITHIN`, as the zygote may be stopped.
         """
         with standard_library():
             import socket
@@ -123,11 +124,11 @@ class Zygote:
         return word, fds
 
     def clone(self, request: TemplateRequest, job: Job) -> Child:
-        """Have it cloned into the template of a call, unless the job is cancelled and it doesn't answer.
+        """Clone it into the template of a call.
 
         Raises:
             ConnectionError: it has died.
-            CantServe: the system never clones; or it doesn't answer.
+            CantServe: the system can never clone, or the job was cancelled and the zygote doesn't answer.
             OSError: it could not be cloned.
         """
         number, pidfds = self._ask(request, job)
@@ -140,16 +141,17 @@ class Zygote:
         return Child(self._backend, 0, pidfds[0])
 
     def claim(self) -> Callable[[], None]:
-        """Have it last until the returned function is called: while a template that is its child is at work.
+        """Keep the zygote alive until the returned function is called: as long as a template that is its child works.
 
-        That one's ranks are given to the nearest ancestor that adopts orphans: it must not be an orphan itself.
+        The kernel gives the ranks of a template to its nearest ancestor that is a subreaper. If the template were an
+        orphan, the supervisor would be no ancestor.
         """
         with self._claims_lock:
             self._claims += 1
         return self.retire
 
     def retire(self) -> None:
-        """Let it end, when nobody claims it any more."""
+        """Give up one claim. The zygote ends with the last claim."""
         with self._claims_lock:
             self._claims -= 1
             last = self._claims == 0
@@ -157,10 +159,10 @@ class Zygote:
             self.close()
 
     def _ask(self, request: TemplateRequest, job: Job) -> tuple[int, list[int]]:
-        """Send it a request; the errno that it answers, and a pidfd of the template that it has made.
+        """Send a request. Returns the errno of the answer (0: none), and a pidfd of the template that was forked.
 
         Raises:
-            ConnectionError: it has died.
+            ConnectionError: the zygote has died.
         """
         streams = inherited.open_streams()
         what = {
@@ -188,7 +190,7 @@ class Zygote:
     def _hear_unless_cancelled(self, most: int, job: Job) -> tuple[bytes, list[int]]:
         ours, theirs = connection()
         with ours, theirs:
-            # By a method of an object: that does no harm when the fd is closed, and its number another one's.
+            # A method of the socket object, not its fd's number: the socket may be closed, and the number reused.
             job.on_cancel = partial(theirs.shutdown, _BOTH_WAYS)
             try:
                 if job.cancelled:
@@ -198,12 +200,12 @@ class Zygote:
                 job.on_cancel = None
 
     def close(self) -> int:
-        """Let it end, and reap it; its exit code."""
+        """End the zygote and reap it. Returns its exit code."""
         code: int = self._end()
         return code
 
     def forget(self) -> None:
-        """In a forked child: close what is open here, too."""
+        """In a forked child, close the inherited fds of the zygote."""
         self._channel.close()
         self._child.close()
 
@@ -219,15 +221,16 @@ def _program(channel: int, file: int, modules: tuple[str, ...], request: Templat
         "preload": modules,
     }
     argv = command_line("spawnx.remote.zygote", "main", file, arguments)
-    # What main() returns, and what that returns, is called when none of their frames is left.
+    # main() returns a function in each template, and that returns another one in each rank. Each is called after the
+    # one before has returned, when no frame of that is left.
     argv[argv.index("-c") + 1] += "()()"
-    # All signals are blocked: Ctrl-C is not for it. It sees by itself when this process ends: a death signal would come
-    # when the launching thread does.
+    # All signals are blocked: Ctrl-C must not end the zygote. It has no death signal: the kernel would send it at the
+    # end of the launching thread. Instead the zygote polls a pidfd of this process.
     return Program(argv, keep=[channel, file, tracker], death_signal=0, mask=signal.valid_signals())
 
 
 def _unheard(error: OSError) -> OSError | CantServe:
-    """What is raised when the channel can't be used: a reason to go another way, where a sandbox forbids it."""
+    """The exception for a channel that can't be used: `CantServe` if a sandbox forbids it, else the error itself."""
     return CantServe(str(error), for_good=True) if error.errno in FORBIDDEN else error
 
 
@@ -237,7 +240,7 @@ def _end(channel: socket.socket, child: Child) -> int:
 
 
 def _send(channel: socket.socket, fds: Sequence[int]) -> None:
-    """Send fds, in as many messages as it takes."""
+    """Send fds, in as many messages as needed."""
     with standard_library():
         import socket
 

@@ -1,12 +1,12 @@
-"""Which modules a template may import before its ranks run the main module.
+"""Decide which modules a template may import before its ranks run the main module.
 
-A module may be imported there if ranks do nothing before their own first import of it that could make a difference to
-that import. So the source of the main module is walked, statement by statement, as a rank executes it; the program's
-own modules where it imports them; then the module of the function. The walk ends at the first statement of which it
-can't be told what it does. What was imported until then may be preloaded.
+A template may import a module if ranks do nothing before their own first import of it that could change that import.
+So this package walks the source of the main module, statement by statement, as a rank executes it. It walks each of the
+program's own modules at its import, and the module of the function last. The walk ends at the first statement whose
+effects it can't determine. The modules imported until then may be preloaded.
 
-Nothing is executed here. The layers: `source` (syntax trees), `names` (what a name stands for), `values` (what is
-known, the environment above all), `imports`, `expressions`, `statements`; `harmless` has the calls that are known.
+The walk executes nothing. The layers are `source` (syntax trees), `names` (the meanings of names), `values` (known
+values, above all of the environment), `imports`, `expressions` and `statements`. `harmless` lists the known calls.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class _Decision:
-    """What may be imported before, and what that depends on.
+    """The modules that may be preloaded, and the files and variables that the decision depends on.
 
     Attributes:
-        modules: in the order in which ranks import them.
-        why: why there aren't more; "" if all that is walked is known.
+        modules: their names, in the order in which ranks import them.
+        why: why the walk ended early; "" if it came to its end.
     """
 
     __slots__ = ("_environment", "_files", "modules", "why")
@@ -49,38 +49,38 @@ class _Decision:
         except RecursionError:
             self.why = "the main module is nested too deeply to be looked at"
         else:
-            # Main module and function were found, and nothing was in the way. Vetted modules that weren't imported on
-            # the way are imported by the function, which may set the environment before.
+            # The walk came to its end. Any candidate of the standard library may be preloaded. A vetted module that was
+            # not reached may not: the function may import it, and set the environment before.
             walk.reached += [name for name in walk.left if not vetted.is_vetted(name)]
         self.modules = tuple(walk.reached)
         self._files, self._environment = walk.files.states, walk.environment
 
     def holds(self) -> bool:
-        """Whether files and environment are as they were."""
+        """Return whether the files and variables are unchanged, so that the decision still holds."""
         return all(os.environ.get(name) == value for name, value in self._environment.items()) and all(
             state_of(path) == state for path, state in self._files.items()
         )
 
 
-# What a rank has of multiprocessing before it comes to the main module.
+# The modules of multiprocessing that each rank imports before the main module.
 _OF_EVERY_RANK = frozenset(
     f"multiprocessing.{name}"
     for name in ("context", "popen_fork", "process", "reduction", "resource_tracker", "spawn", "util")
 )
 _decisions: dict[tuple[object, ...], _Decision] = {}
-# More programs aren't in one process, but as many lists of candidates may be: modules are imported from call to call.
+# One process has one program, but many lists of candidates: it may import more modules between calls.
 _MOST_DECISIONS = 64
 
 
 def unaffected(candidates: Sequence[str], of_function: str) -> tuple[str, ...]:
-    """Those of some modules that ranks import before they do anything that might change what these imports do.
+    """Return the candidates that ranks import before they do anything that might change these imports.
 
     Args:
-        candidates: names of vetted modules and of the standard library's.
-        of_function: the name of the module that ranks import to find their function, after the main module.
+        candidates: names of vetted modules and of modules of the standard library.
+        of_function: the name of the function's module. Ranks import it after the main module.
 
     Raises:
-        RuntimeError: this process is itself importing its main module for a rank, which has no main guard.
+        RuntimeError: this process is a rank that is importing its main module, which has no main guard.
     """
     candidates = [name for name in candidates if name not in _OF_EVERY_RANK]
     preparation = interpreter.preparation_data("")
@@ -97,7 +97,7 @@ def unaffected(candidates: Sequence[str], of_function: str) -> tuple[str, ...]:
 
 
 def _tell(left_out: list[str], why: str) -> None:
-    """Say at DEBUG what is not preloaded, and why."""
+    """Log at DEBUG which candidates are not preloaded, and why."""
     with standard_library():
         import logging
 

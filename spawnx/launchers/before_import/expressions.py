@@ -1,4 +1,4 @@
-"""Which expressions are harmless: evaluated before an import, they make no difference to it."""
+"""Find harmless expressions: their evaluation before an import doesn't change that import."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class Expressions(Imports):
-    """The expressions on the way to where a walk has come."""
+    """The part of a walk that checks expressions."""
 
     def _store(self, target: ast.expr, kind: object, value: ast.expr | None = None) -> None:
         """Assign something to a name, an item or an attribute."""
         raise NotImplementedError
 
     def _expression(self, node: ast.AST) -> bool:
-        """See that an expression is harmless; whether it stands for code of the program's own, or may hold some.
+        """Check that an expression is harmless. Returns whether its value is, or may hold, the program's own code.
 
         Raises:
-            CantTell: it may not be.
+            CantTell: it may not be harmless.
         """
         handler = _EXPRESSIONS.get(type(node).__name__)
         own: bool = (self._parts if handler is None else getattr(self, handler))(node)
@@ -35,7 +35,7 @@ class Expressions(Imports):
         return self._all(parts_of(node))
 
     def _all(self, nodes: Iterable[ast.AST]) -> bool:
-        """See that expressions are harmless, each of them."""
+        """Check that each of some expressions is harmless. Returns whether one may hold the program's own code."""
         own = False
         for node in nodes:
             own |= self._expression(node)
@@ -55,11 +55,11 @@ class Expressions(Imports):
         own = False
         for generator in node.generators:
             own_items = self._expression(generator.iter)
-            # It has a scope of its own; what is bound here as well is less known afterwards, which does no harm.
+            # The target has a scope of its own. Bound here, it may hide what is known of an outer name, which is safe.
             self._store(generator.target, OWN if own_items else DATA)
             own |= own_items
         names = ("key", "value") if hasattr(node, "key") else ("elt",)
-        with self._under(certain=False):  # maybe for no item
+        with self._under(certain=False):  # the items may be none
             own |= self._all(condition for generator in node.generators for condition in generator.ifs)
             return own | self._all(getattr(node, name) for name in names)
 
@@ -74,7 +74,7 @@ class Expressions(Imports):
         return self._expression(node.left) | self._first(second, others)
 
     def _first(self, first: ast.expr, others: Iterable[ast.expr]) -> bool:
-        """An expression of which the first part is evaluated, and others may be."""
+        """Check an expression whose first part is always evaluated, and whose others may be."""
         own = self._expression(first)
         with self._under(certain=False):
             return own | self._all(others)
@@ -103,12 +103,12 @@ class Expressions(Imports):
         return own
 
     def _change_path(self, node: ast.AST) -> None:
-        """The template has the path and the folder that the supervisor has: it has made the same change."""
+        """Allow a change that the supervisor has made too: the template inherits its `sys.path` and current folder."""
         if not self._as_supervisor:
             raise self.cant_tell(node)
 
     def _filter_warnings(self, node: ast.Call) -> None:
-        """A warning that is an error ends an import."""
+        """Allow a filter of warnings unless it turns them into errors, which could end an import."""
         actions = [*node.args[:1], *(word.value for word in node.keywords if word.arg == "action")]
         try:
             action = self._value(actions[0])
@@ -118,7 +118,7 @@ class Expressions(Imports):
             raise self.cant_tell(node)
 
 
-# Calls that make no difference under some condition.
+# Calls that are harmless under a condition.
 _CALLS = {
     "builtins.__import__": "_import_by_call",
     "importlib.import_module": "_import_by_call",
@@ -133,7 +133,7 @@ _CALLS = {
     "warnings.filterwarnings": "_filter_warnings",
     "warnings.simplefilter": "_filter_warnings",
 }
-# What is done with an expression that is more than its parts, by the kind of its node.
+# Node class -> handler, for expressions that need more than a check of their parts.
 _EXPRESSIONS = {
     "Attribute": "_attribute",
     "BoolOp": "_choice",

@@ -1,16 +1,16 @@
-"""What a module may call before an import without making a difference to that import.
+"""The calls that a module may make before an import without changing that import.
 
-A name is the one under which the library has it, such as `os.path.join`. What a call returns has `()` after it, so that
-`pathlib.Path().resolve` is a method of what `pathlib.Path` has made. Whatever isn't named here isn't known to be
-harmless. A call joins the list if it neither runs code that it is given, nor changes what an import finds or reads:
-`sys.meta_path`, `sys.modules`, the environment, other modules' names, limits, processors.
+A name is the library's own name for the function, such as `os.path.join`. `()` stands for the result of a call:
+`pathlib.Path().resolve` is a method of an object that `pathlib.Path` has made. All calls that are not listed count as
+not harmless. A call may be listed if it doesn't run code that it is given, and doesn't change what an import finds or
+reads. That is `sys.meta_path`, `sys.modules`, the environment, other modules' names, limits, processors.
 """
 
 from __future__ import annotations
 
 import builtins
 
-# Modules whose functions and classes are all harmless, but for `_NOT`.
+# Modules whose functions and classes are all harmless, except those in `_NOT`.
 _MODULES = frozenset({
     "abc", "argparse", "base64", "calendar", "click", "collections", "configparser", "contextlib", "copy",
     "csv", "dataclasses", "datetime", "decimal", "enum", "fnmatch", "fractions", "functools", "getpass", "glob",
@@ -54,7 +54,7 @@ _BUILTINS = frozenset({
     "pow", "print", "property", "range", "repr", "reversed", "round", "set", "slice", "sorted", "staticmethod",
     "str", "sum", "super", "tuple", "type", "zip",
 })  # fmt: skip
-# What these return has methods that are harmless as well.
+# Objects that these modules and calls return have only harmless methods.
 _MADE_BY = frozenset({
     "argparse", "collections", "configparser", "datetime", "display", "json", "logging", "pathlib", "random",
     "re", "string", "time", "typer", "uuid",
@@ -63,18 +63,18 @@ _MADE_BY_CALLS = frozenset({
     "builtins.dict", "builtins.list", "builtins.open", "builtins.set", "builtins.str", "importlib.metadata.version",
     "io.StringIO", "os.environ.get", "os.getcwd", "os.getenv", "os.listdir", "socket.gethostname",
 })  # fmt: skip
-# What keeps code that it is given, to be called later or never.
+# Calls that keep code that they are given, to call it later or never.
 _KEEPS = frozenset({
     "atexit.register", "collections.defaultdict", "dataclasses.field", "functools.partial", "functools.wraps",
     "signal.signal", "typing.NewType", "typing.TypeVar", "typing.cast",
 })  # fmt: skip
 
-# The name of what a literal has made: a string, a list, a dictionary.
+# The name of an object that a literal has made: a string, a list, a dictionary.
 DISPLAY = "display()"
 
 
 def is_call(name: str) -> bool:
-    """Whether a call of what has this name is harmless, by code that isn't the program's own."""
+    """Return whether a call of a library's function or method with this name is harmless."""
     if "()" in name:
         return is_made(name) and not name.endswith("()")
     if name.startswith("builtins."):
@@ -85,7 +85,7 @@ def is_call(name: str) -> bool:
 
 
 def is_made(name: str) -> bool:
-    """Whether something is what a harmless call has made, or a part of that: its methods and attributes are its own."""
+    """Return whether a name stands for an object that a harmless call has made, or for a part of such an object."""
     maker, called, _ = name.partition("()")
     return bool(called) and (
         maker in _MADE_BY_CALLS or maker.startswith("os.path.") or maker.partition(".")[0] in _MADE_BY
@@ -93,7 +93,7 @@ def is_made(name: str) -> bool:
 
 
 def keeps(name: str) -> bool:
-    """Whether a call only keeps the program's own code that it is given."""
+    """Return whether a call only keeps the program's own code that it is given, and doesn't run it."""
     return name in _KEEPS
 
 

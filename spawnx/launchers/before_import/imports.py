@@ -1,4 +1,7 @@
-"""What an import statement imports: source of the program's own; or a library, which does the same in every process."""
+"""Resolve imports: to source of the program's own, which is walked, or to a library.
+
+A library's import is assumed to do the same in every process.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +24,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Enough(Exception):  # noqa: N818 - no error, but an end
+class Enough(Exception):  # noqa: N818 - not an error: it ends a walk
     """All candidates have been reached."""
 
 
-# Of an import: it imports where what it binds is first used; or there, or where it stands.
+# Kinds of import statements: a lazy one imports at the first use of its names; one that may be lazy, there or at once.
 _LAZY, _MAYBE_LAZY = object(), object()
 
 
 class Imports(Values):
-    """The modules that were imported on the way to where a walk has come.
+    """The part of a walk that follows imports.
 
     Attributes:
-        left: the candidates that weren't.
-        reached: those that were, in this order.
+        left: the candidates that were not imported yet.
+        reached: the candidates that were imported, in this order.
     """
 
     def __init__(self, candidates: Sequence[str]) -> None:
@@ -42,7 +45,7 @@ class Imports(Values):
         self.left = dict.fromkeys(candidates)
         self.reached: list[str] = []
         self._vetted = sorted(filter(vetted.is_vetted, candidates))
-        # torch imports numpy, wherever that comes later.
+        # torch first: it imports numpy, wherever the program imports that later.
         self._slowest = next((name for name in ("torch", "numpy") if name in candidates), "")
         self._scopes: dict[str, Scope] = {}
 
@@ -51,7 +54,7 @@ class Imports(Values):
         raise NotImplementedError
 
     def walk(self, scope: Scope) -> None:
-        """Walk a module's source; of a long one no more than is worth its time."""
+        """Walk a module's source. A long source is parsed in growing parts, only as far as that is worth its time."""
         done = 0
         with self._within(scope):
             for body in scope.source.parts(lambda: self._slowest in self.left):
@@ -68,7 +71,7 @@ class Imports(Values):
                 raise Enough
 
     def import_(self, name: str, node: Any) -> object:
-        """Import a module, its packages first; what it stands for."""
+        """Follow the import of a module, its packages first. Returns what its name stands for."""
         kind: object = None
         parts = name.split(".")
         for end in range(1, len(parts) + 1):
@@ -81,7 +84,7 @@ class Imports(Values):
             return known
         if isinstance(package, str) and name not in sys.modules:
             self._reach(name)
-            return name  # a library's
+            return name  # a module of a library
         origin = self._origin(name, package, node)
         if origin is None:
             if _hooks_imports(name):
@@ -101,7 +104,7 @@ class Imports(Values):
         return scope
 
     def _origin(self, name: str, package: object, node: Any) -> str | None:
-        """The source of a module of the program's own, "" if it has no code; None for a library's."""
+        """The source file of a module of the program's own, "" if it has no code; None for a library's module."""
         module = sys.modules.get(name)
         if module is None:
             spec = self._find(name, package, node)
@@ -115,7 +118,7 @@ class Imports(Values):
         return origin
 
     def _find(self, name: str, package: object, node: Any) -> Any:
-        """Where a module would be found that isn't imported here, without an import of it or of its package."""
+        """The spec of a module that this process has not imported, found without an import of it or of its package."""
         try:
             if isinstance(package, Scope):
                 spec = PathFinder.find_spec(name, [os.path.dirname(package.source.path)])
@@ -128,7 +131,7 @@ class Imports(Values):
         return spec
 
     def _reach_through(self, name: str) -> None:
-        """A third-party module that has a vetted one among its global names imports it."""
+        """Mark vetted modules as reached that are global names of a third-party module: its import imports them."""
         module = sys.modules.get(name)
         if self._certain and module is not None and not preloading.is_known(name):
             values = list(vars(module).values())
@@ -138,7 +141,7 @@ class Imports(Values):
                     self._reach(vetted)
 
     def _imports(self, node: ast.Import | ast.ImportFrom) -> None:
-        """An import statement. A lazy one (PEP 810) imports nothing where it stands."""
+        """Follow an import statement. A lazy one (PEP 810) imports nothing at the statement."""
         how = self._laziness(node)
         if how is not _LAZY:
             with self._under(certain=how is None):
@@ -157,7 +160,7 @@ class Imports(Values):
             self._from_statement(node)
 
     def _laziness(self, node: Any) -> object:
-        """Whether a statement is a lazy import, or may be one; None if it is not."""
+        """`_LAZY` or `_MAYBE_LAZY` for a statement that is, or may be, a lazy import; else None."""
         mode = getattr(sys, "get_lazy_imports", _no_lazy_imports)()
         if self._scope.in_class or getattr(node, "module", "") == "__future__":
             return None
@@ -209,7 +212,7 @@ class Imports(Values):
         return ".".join([*above, *([node.module] if node.module else [])])
 
     def _part(self, base: str, kind: object, name: str, node: Any) -> object:
-        """What `from base import name` imports."""
+        """What `name` stands for after `from base import name`."""
         if isinstance(kind, Scope):
             self._resolve(name, kind)
             return kind.names[name] if name in kind.names else self._module(f"{base}.{name}", kind, node)
@@ -237,12 +240,12 @@ class Imports(Values):
 
 
 def _no_lazy_imports() -> str:
-    """What `sys.get_lazy_imports` would say before CPython 3.15."""
+    """What `sys.get_lazy_imports` would return before CPython 3.15."""
     return "none"
 
 
 def _is_known(name: str, origin: str) -> bool:
-    """Whether a module is vetted, the standard library's, or ours."""
+    """Whether a module is vetted, of the standard library, or of spawnx."""
     if vetted.is_vetted(name) or name.partition(".")[0] == "spawnx":
         return True
     return preloading.is_of_stdlib(name) and (
@@ -251,7 +254,7 @@ def _is_known(name: str, origin: str) -> bool:
 
 
 def _hooks_imports(name: str) -> bool:
-    """Whether a third-party package has a say in the imports of this process: comet_ml wants to see that of torch."""
+    """Whether a third-party package has an import hook in this process. comet_ml has one for the import of torch."""
     hooks = [*map(type, sys.meta_path), *sys.path_hooks, builtins.__import__]
     owners = {str(getattr(hook, "__module__", "")).partition(".")[0] for hook in hooks}
     return not preloading.is_known(name) and name.partition(".")[0] in owners - {"spawnx"}

@@ -1,8 +1,13 @@
-"""What the names of a module stand for, as far as that is known before it runs.
+"""The meanings of a module's names, as far as they are known before the module runs.
 
-A name stands for a `Scope`, which is a module of the program's own; for a `Known` value; for what a library has under
-some name, a string such as "os.environ" (see `harmless`); for the program's own code, or what may hold some (`OWN`), or
-a class of its own of which an instance can be made without running any (`PLAIN`); or for some other value (`DATA`).
+A name has one of these kinds:
+
+- a `Scope`: a module of the program's own;
+- a `Known` value;
+- a string such as "os.environ": an object that a library has under this name (see `harmless`);
+- `OWN`: the program's own code, or a value that may hold some;
+- `PLAIN`: a class of the program's own. An instance can be made without running the program's code;
+- `DATA`: any other value.
 """
 
 from __future__ import annotations
@@ -24,16 +29,16 @@ PLAIN = object()
 DATA = object()
 
 
-class CantTell(Exception):  # noqa: N818 - no error, but an answer
-    """Whether a statement makes a difference can't be told: the text says where it stands."""
+class CantTell(Exception):  # noqa: N818 - not an error: it ends a walk
+    """A statement may change a later import. The text is its place."""
 
 
 class Absent(CantTell):
-    """A module isn't there: its import raises."""
+    """A module does not exist, so its import raises."""
 
 
 class Known:
-    """A value that is known before the program runs."""
+    """A value that is known before the module runs."""
 
     __slots__ = ("value",)
 
@@ -46,14 +51,14 @@ class Scope:
 
     Attributes:
         name: `__name__` in a rank.
-        package: where its relative imports begin.
+        package: the package that its relative imports start from.
         source: its text.
-        names: what each name stands for.
-        certain: whether it is imported in any case.
+        names: the kind of each name.
+        certain: whether a rank imports it in any case.
         in_class: whether this is the body of a class.
         lazy: whether annotations aren't evaluated.
-        pending: lazy imports (PEP 810) by the names that they bind: what they import is imported where the name is
-            first used. Each with the scope in which it stands, and whether the name stands for it in any case.
+        pending: lazy imports (PEP 810) by the names that they bind; the first use of the name does the import. Each
+            has its scope, its statement, and whether the name is bound to it in any case.
     """
 
     __slots__ = ("certain", "in_class", "lazy", "name", "names", "package", "pending", "source")
@@ -69,7 +74,7 @@ class Scope:
         self.pending: dict[str, tuple[Scope, Any, bool]] = {}
 
     def of_class(self) -> Scope:
-        """The scope of a class's body: it sees these names, and binds its own."""
+        """Return the scope of a class's body, which sees these names and binds its own."""
         scope = Scope(self.name, self.package, self.source)
         scope.names = dict(self.names)
         scope.pending = dict(self.pending)
@@ -78,22 +83,22 @@ class Scope:
 
 
 class Names:
-    """The names in the place to which a walk has come."""
+    """The part of a walk that binds and looks up names."""
 
     def __init__(self) -> None:
         self.files = Files()
         self._scope = Scope("", "", Source("", b"", self.files))
-        # Whether what is walked is executed in any case; and whether the supervisor has executed it, too.
+        # Whether a rank executes the walked code in any case; and whether the supervisor has executed it as well.
         self._certain = True
         self._as_supervisor = True
 
     def cant_tell(self, node: Any, kind: type[CantTell] = CantTell) -> CantTell:
-        """What is raised at a statement or an expression; None: at a module's source as a whole."""
+        """Return the exception for a statement or an expression; for None, that for a module's source as a whole."""
         return kind(self._scope.source.quote(getattr(node, "lineno", None)))
 
     @contextlib.contextmanager
     def _under(self, *, certain: bool = True, as_supervisor: bool = True) -> Iterator[None]:
-        """What is walked inside is executed in any case, and has been by the supervisor, only if that is so."""
+        """Walk code in this context as not certain, or as not executed by the supervisor, if an argument is False."""
         before = self._certain, self._as_supervisor
         self._certain &= certain
         self._as_supervisor &= as_supervisor
@@ -104,7 +109,7 @@ class Names:
 
     @contextlib.contextmanager
     def _within(self, scope: Scope) -> Iterator[None]:
-        """What is walked inside binds names of another scope."""
+        """Walk code in this context in another scope."""
         outer, self._scope = self._scope, scope
         try:
             yield
@@ -112,7 +117,7 @@ class Names:
             self._scope = outer
 
     def _bind(self, name: str, kind: object) -> None:
-        """Let a name stand for something; for what isn't known, if it may have stood for something else."""
+        """Bind a name to a kind; to `OWN` or `DATA` if the code may not be executed and the name had another kind."""
         if not self._certain:
             before = self._scope.names.get(name, kind)
             if before is not kind and before != kind:
@@ -124,11 +129,11 @@ class Names:
             self._scope.pending[name] = (*pending[:2], False)
 
     def _resolve(self, name: str, scope: Scope) -> None:
-        """Do the lazy import that stands behind a name of a scope, as that name is used."""
+        """Do the lazy import that a name of a scope stands for, as the name is used."""
         raise NotImplementedError
 
     def _kind_of(self, node: ast.expr) -> object:
-        """What an expression stands for."""
+        """The kind of an expression's value."""
         handler = _KINDS.get(type(node).__name__)
         return DATA if handler is None else getattr(self, handler)(node)
 
@@ -150,14 +155,14 @@ class Names:
         return f"{function}()" if isinstance(function, str) else DATA
 
     def _kind_of_operation(self, node: ast.BinOp) -> object:
-        left = self._kind_of(node.left)  # a path and a part of it, a text and what is formatted
+        left = self._kind_of(node.left)  # a path and its part (`/`), or a text and its values (`%`)
         return harmless.DISPLAY if isinstance(left, Known) else left
 
     def _kind_of_display(self, _: ast.expr) -> object:
         return harmless.DISPLAY
 
 
-# How what an expression stands for is found, by the kind of its node.
+# Node class -> handler that finds the kind of an expression.
 _KINDS = {
     "Name": "_kind_of_name",
     "Attribute": "_kind_of_attribute",
@@ -171,7 +176,7 @@ _KINDS = {
 
 
 def parts_of(node: ast.AST) -> Iterator[Any]:
-    """The nodes of which a node is made: `ast.iter_child_nodes`, without an import of `ast`."""
+    """Yield the child nodes of a node: `ast.iter_child_nodes` without an import of `ast`."""
     for field in node._fields:
         value = getattr(node, field, None)
         for part in value if isinstance(value, list) else (value,):

@@ -1,6 +1,7 @@
-"""The source of the program's own modules, as syntax trees, and no more of it than is worth its time.
+"""Parse the source of the program's own modules, only as far as that is worth its time.
 
-A tree takes 0.2 to 0.6 ms for each KiB. Imports stand at the beginning: of a long file that is looked at first.
+Parsing takes 0.2 to 0.6 ms for each KiB. Imports are at the beginning of a file, so the beginning of a long file is
+parsed first.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
     import ast
     from collections.abc import Callable, Iterator
 
-    # By which it is seen that a file has changed: None if there is none.
+    # Modification time in ns and size of a file, which show that it has changed. None: there is no file.
     State = tuple[int, int] | None
 
-# ast.PyCF_ONLY_AST; the module costs 3 ms where it isn't imported anyway.
+# ast.PyCF_ONLY_AST: an import of `ast` costs 3 ms.
 _ONLY_AST = 0x400
-# Bytes: of a file longer than `_WHOLE` more and more comes first. What is parsed in all for the standard library's
-# modules, which take milliseconds to import; and for a vetted one, which takes up to a second.
+# In bytes. A file longer than `_WHOLE` is parsed in growing beginnings. At most `_LITTLE` is parsed in all for modules
+# of the standard library, which take milliseconds to import. It is `_MUCH` for vetted ones, which take up to a second.
 _BEGINNINGS = (4 * 1024, 16 * 1024, 64 * 1024)
 _WHOLE = 32 * 1024
 _LITTLE = 64 * 1024
@@ -34,7 +35,7 @@ class Source:
     """The text of a module.
 
     Attributes:
-        path: of its file.
+        path: the path of its file.
     """
 
     __slots__ = ("_files", "_text", "path")
@@ -45,10 +46,10 @@ class Source:
         self._files = files
 
     def parts(self, is_worth_much: Callable[[], bool]) -> Iterator[list[ast.stmt] | None]:
-        """Its first statements, then more of them, from the first on; None: what follows isn't looked at.
+        """Yield growing lists of its statements, each from the first one on; None if the rest is not parsed.
 
         Args:
-            is_worth_much: whether it still is about what takes long to import.
+            is_worth_much: returns whether the slowest candidate is still left, so that more parsing is worth its time.
         """
         text = self._text
         if text is None:
@@ -62,19 +63,19 @@ class Source:
         yield self._files.parsed(text, may_read)
 
     def _beginning(self, text: bytes, size: int) -> list[ast.stmt]:
-        """The statements in about so many bytes; none if there is no place near to cut."""
+        """The statements in about `size` bytes; none if no line near that is a place to cut."""
         end, tries = size, 0
         while (end := text.rfind(b"\n", 0, end)) >= 0 and tries < _MOST_TRIES:
             first = text[end + 1 : end + 2]
             if (first.isalpha() or first == b"@") and not text.startswith(_GO_ON, end + 1):
-                # It may stand in a string, which is then not closed: no syntax.
+                # The line may be inside a string. The text before it then has an unclosed string, and can't be parsed.
                 if body := self._files.parsed(text[: end + 1], _MUCH):
                     return body
                 tries += 1
         return []
 
     def quote(self, line: int | None) -> str:
-        """A place, and what stands there."""
+        """Return a reason for the end of a walk: the file, the line and its text."""
         lines = (self._text or b"").splitlines()
         if line is None or line > len(lines):
             return f"{self.path} is not looked at to its end: it is too long, or no valid source"
@@ -82,15 +83,15 @@ class Source:
         return f"{self.path}:{line} may make a difference: {said[:_QUOTED]}"
 
 
-# With what a statement goes on that began before.
+# The keywords that continue a statement which began before.
 _GO_ON = (b"else", b"elif", b"except", b"finally")
 
 
 class Files:
-    """The files that were read.
+    """The files that a walk has read.
 
     Attributes:
-        states: of each, by its path.
+        states: path -> state of the file.
     """
 
     def __init__(self) -> None:
@@ -98,7 +99,7 @@ class Files:
         self._parsed = 0
 
     def read(self, path: str, name: str) -> Source:
-        """Read the source of a module."""
+        """Read the source of a module, and record the state of its file."""
         self.states[path] = state_of(path)
         try:
             with open(path, "rb") as file:
@@ -107,7 +108,7 @@ class Files:
             return Source(path, _from_archive(name), self)
 
     def parsed(self, text: bytes, may_read: int) -> list[ast.stmt] | None:
-        """The statements of a text; None if that would be more than may be read in all, or can't be done."""
+        """Return the statements of a text; None if all texts exceed `may_read` bytes, or this one can't be parsed."""
         self._parsed += len(text)
         if self._parsed > may_read:
             return None
@@ -119,7 +120,10 @@ class Files:
 
 
 class _QuietCompiler:
-    """Warnings about a text are for the user once, when it is compiled to be run; not `catch_warnings`: see threads."""
+    """Hides warnings of the compiler: the user gets them when the text is compiled to run.
+
+    Not `catch_warnings`, which isn't safe with threads.
+    """
 
     _NAME = "<looked at by spawnx>"
 
@@ -141,7 +145,7 @@ class _QuietCompiler:
 
 
 def _from_archive(name: str) -> bytes | None:
-    """The source of an imported module that is in no file of its own."""
+    """The source of an imported module that is not a file, such as one in a zip archive."""
     loader = getattr(getattr(sys.modules.get(name), "__spec__", None), "loader", None)
     try:
         text = loader.get_source(name)  # type: ignore[union-attr]
@@ -151,7 +155,7 @@ def _from_archive(name: str) -> bytes | None:
 
 
 def state_of(path: str) -> State:
-    """By which it is seen that a file has changed."""
+    """Return the state of a file, which shows later whether it has changed; None if there is no file."""
     try:
         found = os.stat(path)
     except OSError:
@@ -160,5 +164,5 @@ def state_of(path: str) -> State:
 
 
 def is_installed(path: str) -> bool:
-    """Whether a module isn't the program's own, but a third party's."""
+    """Return whether a module's file is a third party's, not the program's own."""
     return "site-packages" in path or "dist-packages" in path

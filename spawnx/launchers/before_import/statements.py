@@ -1,4 +1,4 @@
-"""Which statements are harmless: executed before an import, they make no difference to it."""
+"""Find harmless statements: their execution before an import doesn't change that import."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class Walk(Expressions):
         self._main: Scope | None = None
 
     def run(self, name: object, path: object, of_function: str) -> None:
-        """Walk the main module, by its name or its path as multiprocessing has it, then the function's.
+        """Walk the main module, by the name or path that multiprocessing sends to ranks, then the function's module.
 
         Raises:
-            CantTell, Enough, RecursionError: it ended before.
+            CantTell, Enough, RecursionError: the walk ended early.
         """
         self._run_main(name, path)
         if of_function not in {"__main__", "__mp_main__"}:
             self.import_(of_function, None)
 
     def _run_main(self, name: object, path: object) -> None:
-        """As `multiprocessing.spawn` runs it: see `_fixup_main_from_name` and `_fixup_main_from_path` there."""
+        """Walk the main module as `multiprocessing.spawn` runs it: see its `_fixup_main_from_name` and `..._path`."""
         package = ""
         if isinstance(name, str):
             if name == "__main__" or name.endswith(".__main__"):
-                return  # a folder, an archive, a package: not run in ranks
+                return  # a folder, an archive or a package: ranks don't run it
             package = name.rpartition(".")[0]
             if package:
                 self.import_(package, None)
@@ -65,7 +65,7 @@ class Walk(Expressions):
         self._parts(node)
 
     def _assert(self, node: ast.Assert) -> None:
-        with self._under(certain=False):  # `python -O` has none
+        with self._under(certain=False):  # `python -O` doesn't execute it
             self._parts(node)
 
     def _assign(self, node: ast.Assign) -> None:
@@ -137,7 +137,7 @@ class Walk(Expressions):
         elif kind == "sys.path":
             self._change_path(node)
         elif isinstance(kind, str) and not harmless.is_made(kind):
-            raise self.cant_tell(node)  # a library's, changed in place
+            raise self.cant_tell(node)  # an object of a library, changed in place
         else:
             self._store(node.target, OWN if own else kind if isinstance(kind, str) else DATA)
 
@@ -157,7 +157,7 @@ class Walk(Expressions):
         try:
             value = self._value(node.test)
         except NotKnown:
-            # Whatever decides it may differ from what it was in the supervisor, but for what has been on the path.
+            # The test may have had another result in the supervisor. One of `sys.path` is assumed to have had the same.
             with self._under(certain=False, as_supervisor=self._mentions(node.test, "sys.path")):
                 self.block(node.body)
                 self.block(node.orelse)
@@ -167,7 +167,7 @@ class Walk(Expressions):
             self.block(node.body if value else node.orelse)
 
     def _mentions(self, node: Any, name: str) -> bool:
-        """Whether a library's name occurs in an expression."""
+        """Whether an expression contains a library's name."""
         is_name = type(node).__name__ in {"Name", "Attribute"}
         return (is_name and self._kind_of(node) == name) or any(
             self._mentions(part, name) for part in parts_of(node)
@@ -192,7 +192,7 @@ class Walk(Expressions):
 
     def _repeat(self, node: ast.For | ast.While, begin: Callable[[], object]) -> None:
         with self._under(certain=False):
-            for _ in range(2):  # the second time shows what the first one has bound
+            for _ in range(2):  # the second round sees the names that the first one has bound
                 begin()
                 self.block(node.body)
             self.block(node.orelse)
@@ -232,7 +232,7 @@ class Walk(Expressions):
         self.block(node.finalbody)
 
     def _is_known_import(self, node: ast.stmt) -> bool:
-        """Whether a statement imports what the supervisor has imported: it doesn't raise."""
+        """Whether a statement imports only what the supervisor has imported, so that it doesn't raise."""
         names = {alias.name for alias in getattr(node, "names", ())}
         if type(node).__name__ == "Import":
             return all(name in sys.modules for name in names)
@@ -242,7 +242,7 @@ class Walk(Expressions):
 
     def _function(self, node: ast.FunctionDef) -> None:
         if self._scope.in_class and node.name in {"__init_subclass__", "__class_getitem__"}:
-            raise self.cant_tell(node)  # it is called where others derive from the class
+            raise self.cant_tell(node)  # a later derivation from the class calls it
         self._decorators(node.decorator_list)
         arguments = node.args
         for default in (*arguments.defaults, *arguments.kw_defaults):
@@ -266,7 +266,7 @@ class Walk(Expressions):
             self._expression(decorator)
             name = self._kind_of(decorator)
             if type(decorator).__name__ == "Call":
-                continue  # what a harmless call returns
+                continue  # the result of a harmless call
             of_property = getattr(decorator, "attr", "") in {"setter", "getter", "deleter"}
             if not of_property and not (isinstance(name, str) and harmless.is_call(name)):
                 raise self.cant_tell(decorator)
@@ -285,7 +285,7 @@ class Walk(Expressions):
         self._bind(node.name, PLAIN if self._is_plain(node, body) else OWN)
 
     def _is_plain(self, node: ast.ClassDef, body: Scope) -> bool:
-        """Whether an instance is made, used as a value and dropped without running code of the program's own."""
+        """Whether an instance can be made, used as a value and dropped without running code of the program's own."""
         shapes = {*map(self._kind_of, node.bases), *map(self._kind_of, node.decorator_list)}
         functions = [part for part in node.body if type(part).__name__ == "FunctionDef"]
         methods = {part.name for part in functions if not part.decorator_list}  # type: ignore[attr-defined]
@@ -297,7 +297,7 @@ class Walk(Expressions):
         self._bind(node.name.id, OWN)
 
 
-# Values over which a loop is walked one by one.
+# A loop over at most so many known values is walked once for each value.
 _MOST_ROUNDS = 32
 # Bases and decorators that add no code of the program's own.
 _PLAIN_SHAPES = {
@@ -308,7 +308,7 @@ _PLAIN_SHAPES = {
     PLAIN,
 }
 _METACLASSES = frozenset({"abc.ABCMeta", "enum.EnumMeta", "enum.EnumType", "builtins.type"})
-# What is done with a target of an assignment, by the kind of its node.
+# Node class -> handler of an assignment's target.
 _STORES = {
     "Attribute": "_store_attribute",
     "List": "_store_each",
@@ -317,7 +317,7 @@ _STORES = {
     "Subscript": "_store_item",
     "Tuple": "_store_each",
 }
-# What is done with a statement, by the kind of its node.
+# Node class -> handler of a statement.
 _STATEMENTS = {
     "AnnAssign": "_assign_annotated",
     "Assert": "_assert",

@@ -1,6 +1,6 @@
-"""Values that are known before a module runs: what depends on constants, the platform, and the environment.
+"""Compute values that are known before a module runs: from constants, the platform and the environment.
 
-The template, and so each rank, inherits the environment that the supervisor has now.
+The template, and so each rank, inherits the supervisor's present environment.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class NotKnown(Exception):  # noqa: N818 - no error, but an answer
-    """A value isn't known before the program runs."""
+class NotKnown(Exception):  # noqa: N818 - not an error: a result
+    """A value isn't known before the module runs."""
 
 
 class Values(Names):
-    """The values in the place to which a walk has come.
+    """The part of a walk that computes values.
 
     Attributes:
-        environment: what was asked of it, with the answers.
+        environment: the variables that the walk has looked up -> their values.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Values(Names):
         """The value of an expression in a rank.
 
         Raises:
-            NotKnown: it isn't known.
+            NotKnown: the value isn't known.
         """
         handler = _VALUES.get(type(node).__name__)
         if handler is None:
@@ -49,7 +49,7 @@ class Values(Names):
             raise NotKnown from error
 
     def _variable(self, name: object) -> str | None:
-        """A variable of the environment."""
+        """Look up a variable of the environment, and record the look-up."""
         if not isinstance(name, str):
             raise NotKnown
         self._times_asked += 1
@@ -78,7 +78,7 @@ class Values(Names):
             return self._value(node.value)[key]  # type: ignore[index]
         value = self._variable(key)
         if value is None:
-            raise NotKnown  # it raises
+            raise NotKnown  # in a rank, this raises
         return value
 
     def _value_of_call(self, node: ast.Call) -> object:
@@ -116,10 +116,10 @@ class Values(Names):
     def _value_of_tuple(self, node: ast.Tuple) -> object:
         return tuple(self._value(part) for part in node.elts)
 
-    # What changes the environment makes no difference if the template has inherited the same.
+    # A change of the environment is harmless if the inherited environment is already so.
 
     def _see(self, holds: Callable[[], bool], node: ast.AST) -> None:
-        """See that something is known, and holds."""
+        """Check that a condition is known, and true."""
         try:
             if holds():
                 return
@@ -144,7 +144,7 @@ class Values(Names):
             items = zip(getattr(argument, "keys", [None]), getattr(argument, "values", [None]), strict=True)
             for name, value in items:
                 if name is None or value is None:
-                    raise self.cant_tell(node)  # no dictionary that is written here
+                    raise self.cant_tell(node)  # not a literal dictionary
                 self._set_variable(name, value, node)
         for word in node.keywords:
             self._see(lambda word=word: self._variable(word.arg) == self._value(word.value), node)  # type: ignore[misc]
@@ -166,7 +166,7 @@ _COMPARISONS: dict[str, Any] = {
     "In": lambda part, whole: part in whole,
     "NotIn": lambda part, whole: part not in whole,
 }  # fmt: skip
-# How the value of an expression is found, by the kind of its node.
+# Node class -> handler that computes the value of an expression.
 _VALUES = {
     "Constant": "_value_of_constant",
     "Name": "_value_of_name",
