@@ -39,7 +39,7 @@ def why_not(*, has_cffi: bool) -> str | None:
         sys.exit(f"SPAWNX_PURE={wish!r} is not a choice: 1 for no C core, 0 to insist on it, or unset it")
     reason = "SPAWNX_PURE=1" if wish == "1" else _missing(has_cffi=has_cffi)
     if reason and wish == "0":
-        sys.exit(f"SPAWNX_PURE=0 insists on the C core, but {reason}")
+        sys.exit(f"SPAWNX_PURE=0 requires the C core, but {reason}")
     return reason
 
 
@@ -62,7 +62,7 @@ def _compiler_fault() -> str | None:
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:
-            return f"there is no C compiler: {error}"
+            return f"no C compiler can be run: {error}"
     if done.returncode == 0:
         return None
     said = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()

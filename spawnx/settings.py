@@ -71,7 +71,8 @@ class Modules(_Words):
         names = tuple(name.strip() for name in text.split(","))
         for name in names:
             if not all(part.isidentifier() for part in name.split(".")):
-                msg = f"{self.name}: {name!r} is no module's name: set it to such, with commas in between, auto or off"
+                what = "set it to module names separated by commas, to auto or to off"
+                msg = f"{self.name}: {name!r} is not a module name: {what}"
                 raise ValueError(msg)
         return names
 

@@ -222,7 +222,7 @@ def _checked_args(args: Iterable[Any]) -> tuple[Any, ...]:
         if hasattr(type(args), "__iter__"):
             raise  # `args` is iterable: its own __iter__ has raised
         msg = (
-            f"args must be an iterable of what follows the rank, as each rank calls fn(rank, *args); "
+            f"args must be an iterable of the arguments after the rank, as each rank calls fn(rank, *args); "
             f"got {type(args).__name__}: did you mean args=({_short(args)},)?"
         )
         raise TypeError(msg) from None

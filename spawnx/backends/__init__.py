@@ -63,7 +63,7 @@ def _find_native() -> tuple[Backend | None, str]:
         return None, "the C core is for CPython on Linux"
     if not getattr(sys, "_is_gil_enabled", _yes)():
         # Not tested on these. Loading it would also switch the lock on, for the whole process (PEP 703).
-        return None, "the C core is for interpreters with a global lock, and this one is free-threaded"
+        return None, "the C core does not support free-threaded interpreters"
     try:
         with standard_library():
             from spawnx.backends import native

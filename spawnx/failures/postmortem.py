@@ -94,7 +94,9 @@ class PostMortem:
             return self._describe_oom(ended.rank)
         if self._fresh and line is not None and line.stage == scoreboard.BOOT:
             self._tried = self._tried or try_interpreter()
-            return f"The interpreter of process {ended.rank} ended before it came to the main module. {self._tried}"
+            return (
+                f"The interpreter of process {ended.rank} ended before it ran the main module. {self._tried}"
+            )
         return ""
 
     def _describe_oom(self, rank: int) -> str:
@@ -102,8 +104,8 @@ class PostMortem:
         if now is None or self._oom_kills is None or now <= self._oom_kills:
             return ""
         return (
-            f"The kernel has killed {now - self._oom_kills} of the processes in this cgroup for want of memory since"
-            f" the ranks were started: process {rank} may be one of them."
+            f"The kernel has killed {now - self._oom_kills} of the processes in this cgroup since the ranks were started,"
+            f" because memory ran out: process {rank} may be one of them."
         )
 
 

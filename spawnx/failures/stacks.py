@@ -82,7 +82,7 @@ def _is_answering(pid: int) -> bool:
 def _why(process: BaseProcess, *, asked: bool) -> str:
     """Why there is none."""
     if not process.is_alive():
-        return "it has ended meanwhile"
+        return "the rank has ended"
     if asked:
         return f"it has not answered within {_ANSWERS_WITHIN:g} s; is it stopped?"
-    return "it boots, or can't be asked"
+    return "the rank is still booting, or can't receive the signal"

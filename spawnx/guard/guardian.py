@@ -71,9 +71,9 @@ class GuardianHandle:
             except ConnectionError:
                 answer = b""
             if not answer:
-                raise OSError("it has ended: does a sandbox forbid what it needs?")
+                raise OSError("the guardian has ended; a sandbox may forbid its system calls")
             if int.from_bytes(answer, sys.byteorder) != len(some):
-                raise OSError("it can't hold them all: too many open files")
+                raise OSError("the guardian can't hold all ranks: too many open files")
 
     def dismiss(self) -> None:
         """Let it end, and reap it. May be called again."""

@@ -58,17 +58,17 @@ def choose(start_method: str, backend: Backend) -> Launcher:
         with standard_library():
             from spawnx.launchers import fork
 
-        return fork.ForkLauncher("pidfds hold forked ranks")
+        return fork.ForkLauncher("pidfds can hold forked ranks")
     if start_method == "forkserver":
         with standard_library():
             from spawnx.launchers import forkserver
 
-        return forkserver.ForkserverLauncher("the C core clones a kept interpreter")
+        return forkserver.ForkserverLauncher("the C core clones the zygote")
     if not clones:
         with standard_library():
             from spawnx.launchers import exec as exec_
 
-        return exec_.ExecLauncher(setting if wanted == "exec" else "pidfds hold fresh interpreters")
+        return exec_.ExecLauncher(setting if wanted == "exec" else "pidfds can hold fresh interpreters")
     with standard_library():
         from spawnx.launchers import clone
 
@@ -79,9 +79,10 @@ def _why_stdlib(start_method: str, backend: Backend, *, clones: bool) -> str | N
     """Return why multiprocessing must start the ranks of a start method; None if a launcher of ours can."""
     fresh = start_method != "fork"
     reasons = {
-        "no pidfds here": not backend.has_pidfd(),
-        "without clones, the forkserver is multiprocessing's": start_method == "forkserver" and not clones,
-        "no memfd here": fresh and not hasattr(os, "memfd_create"),
+        "this system has no pidfds": not backend.has_pidfd(),
+        "without clones, multiprocessing's forkserver starts the ranks": start_method == "forkserver"
+        and not clones,
+        "this system has no memfd_create": fresh and not hasattr(os, "memfd_create"),
         "a frozen program has an interpreter of its own": fresh and getattr(sys, "frozen", False),
         "a debugger patches how multiprocessing starts processes": fresh and "pydevd" in sys.modules,
     }

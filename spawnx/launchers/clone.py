@@ -76,13 +76,13 @@ class CloneLauncher:
         if not os.path.isdir("/proc/self"):
             # A template reads its threads, open files and devices from /proc.
             raise CantServe(
-                "there is no /proc, in which a template sees whether it may be cloned", for_good=True
+                "there is no /proc, which a template needs to check its threads and open files", for_good=True
             )
         if not popen.first_thread_lives():
             # The kernel then makes orphans children of another thread, and sends their death signal when that ends.
             raise CantServe("the first thread of this process has ended", for_good=True)
         if not payloads.shareable:
-            raise CantServe("each rank needs a pickle of its own", expected=True)
+            raise CantServe("the arguments must be pickled once for each rank", expected=True)
         wanted = preloading.of(order)
         if wanted and wanted not in _given_up:
             try:
@@ -91,7 +91,9 @@ class CloneLauncher:
                 _check_may_fail(order, str(error))
                 # Not tried again: it would cost time in each call.
                 _given_up.add(wanted)
-                _tell("warning", "ranks import for themselves what was to be imported once: %s", str(error))
+                _tell(
+                    "warning", "the preload failed, so each rank imports the modules itself: %s", str(error)
+                )
             else:
                 return
         self._use(_made(order, ranks, payloads, ()), ())

@@ -56,7 +56,7 @@ def _clone_zygote(request: TemplateRequest, job: Job, template: Template, module
                 # call that may have them all.
                 return launch(request, template.backend)
             if _zygote is not None and (differences := likeness.changed(_zygote.like, like)):
-                _close(f"what has changed since it was started: {', '.join(differences)}")
+                _close(f"changed since the zygote was started: {', '.join(differences)}")
             served_before = _zygote is not None
             _zygote = _zygote or Zygote(like, job, template, modules, request)
             try:
@@ -72,7 +72,7 @@ def _clone_zygote(request: TemplateRequest, job: Job, template: Template, module
                 if served_before:
                     _slower.forget()
                 return child
-        raise CantServe("the zygote dies when it is asked to clone itself")
+        raise CantServe("two zygotes in a row died when they were asked for a template")
 
 
 def _close(why: str) -> None:
@@ -82,7 +82,7 @@ def _close(why: str) -> None:
     if zygote is not None:
         zygote.retire()
         if why:
-            _slower.say("another template is kept for the start method forkserver: %s", why)
+            _slower.say("the zygote of the start method forkserver is replaced: %s", why)
 
 
 def stop() -> None:

@@ -163,7 +163,7 @@ def _explain(
         what = f"fn ({name})"
         cure = "define it at the top level of a module that can be imported"
     else:
-        cure = "send something from which each rank can make its own"
+        cure = "send data from which each rank can build its own object"
     if hasattr(os, "fork"):
         cure = f"either {cure}, or use start_processes(..., start_method='fork')"
     text = f"{what} can't be sent to the ranks, as start_method={start_method!r} pickles it: {cure}"

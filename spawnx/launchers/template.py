@@ -139,7 +139,7 @@ class Template:
             except OSError as error:
                 if error.errno not in FORBIDDEN:
                     raise
-                raise CantServe(f"a template can't be reached: {error}", for_good=True) from error
+                raise CantServe(f"no connection to a template can be made: {error}", for_good=True) from error
             opened.callback(self._channel.close)
             opened.callback(self._theirs.close)
             self._gate = _Gate(order.guard)
@@ -284,7 +284,7 @@ class Template:
         if not is_adopted:
             self._end_unadopted()
         if self._forbidden is not None:
-            raise CantServe(f"orphans can't be adopted: {self._forbidden}", for_good=True)
+            raise CantServe(f"this process can't adopt the ranks: {self._forbidden}", for_good=True)
         if shared.state != table.CLONED:
             if code:  # the template was killed, and has reaped no rank
                 self._gate.shut()
@@ -298,7 +298,7 @@ class Template:
         if not is_adopted:
             # The kernel accepts PR_SET_CHILD_SUBREAPER and ignores it. Or the zygote died: the template was an orphan
             # then, and this process was no ancestor of its ranks.
-            raise CantServe("the kernel has given the ranks to another process")
+            raise CantServe("the kernel gave the ranks to another process")
         pidfds, self._pidfds = self._pidfds, []
         self.guard.holds_all = self._are_held  # set only now: exec may start other ranks in place of these
         self._holder.adopt_all(self._ranks, pids, pidfds)

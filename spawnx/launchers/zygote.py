@@ -73,7 +73,7 @@ class Zygote:
                 opened.callback(os.close, file)
                 self._child = Child.launch(self._backend, _program(theirs.fileno(), file, modules, request))
         except OSError as error:
-            raise CantServe(f"no template could be started: {error}") from error
+            raise CantServe(f"the zygote could not be started: {error}") from error
         template.guard.hold_child(self._child.pidfd)
         # Not a method of this object: the finalizer would hold the object, which would then never be collected.
         self._end = mp_process.close_late(self, partial(_end, self._channel, self._child))

@@ -441,7 +441,9 @@ def test_payload_that_counts_its_readers_is_sent_by_exec(
 
     assert context is not None
     assert "exec" == context.launcher
-    assert any("each rank needs a pickle of its own" in record.message for record in caplog.records)
+    assert any(
+        "the arguments must be pickled once for each rank" in record.message for record in caplog.records
+    )
 
 
 def test_interrupt_while_the_template_boots_leaves_nothing(tmp_path: Path) -> None:

@@ -118,9 +118,8 @@ def test_sandbox_that_forbids_to_adopt_gets_its_ranks_by_exec() -> None:
             print(context.launcher, [process.exitcode for process in context.processes])
     """
     lines = output(source).splitlines()
-    told = (
-        "ranks are started by exec, not cloned: orphans can't be adopted: [Errno 1] Operation not permitted"
-    )
+    why = "this process can't adopt the ranks: [Errno 1] Operation not permitted"
+    told = f"ranks are started by exec, not cloned: {why}"
 
     assert lines[0].startswith(f"{told}; so each rank imports everything for itself")
     assert ["exec [0, 0]", told, "exec [0, 0]"] == lines[1:]
@@ -377,7 +376,7 @@ def test_ranks_that_the_kernel_gives_to_another_process_are_ended() -> None:
             pass
         print(context.launcher, [process.exitcode for process in context.processes])
     """
-    told = "ranks are started by exec, not cloned: the kernel has given the ranks to another process\n"
+    told = "ranks are started by exec, not cloned: the kernel gave the ranks to another process\n"
 
     # And the guardian holds these: it held only those that are gone.
     assert f"{told}held 4\nexec [0, 0, 0, 0]\n" == output(source)

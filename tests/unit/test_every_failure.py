@@ -627,7 +627,7 @@ def test_rank_that_was_killed_for_want_of_memory_is_told_with_evidence_only(
     context.processes[0].kill()
     error = failure_of(context)
 
-    assert said is ("for want of memory" in error.failures[0].remark)
+    assert said is ("memory ran out" in error.failures[0].remark)
 
 
 def test_count_of_this_systems_cgroup_can_be_read() -> None:
@@ -818,7 +818,7 @@ def test_stacks_of_processes_by_hand_are_not_known() -> None:
         pass
     process.close()
 
-    assert {0: "(no stack: it boots, or can't be asked)\n"} == told
+    assert {0: "(no stack: the rank is still booting, or can't receive the signal)\n"} == told
 
 
 def test_signal_that_asks_for_stacks_is_ignored_by_who_has_not_registered_for_it() -> None:
@@ -841,7 +841,7 @@ def test_signal_that_the_user_handles_is_left_to_him(monkeypatch: pytest.MonkeyP
     while not context.join():
         pass
 
-    assert {0: "(no stack: it boots, or can't be asked)\n"} == told
+    assert {0: "(no stack: the rank is still booting, or can't receive the signal)\n"} == told
 
 
 # All of it

@@ -543,11 +543,11 @@ DIES = """
 @pytest.mark.parametrize(
     ("then", "launcher", "reason"),
     [
-        ("os._exit(3)", "exec", "the zygote dies when it is asked to clone itself"),
+        ("os._exit(3)", "exec", "two zygotes in a row died when they were asked for a template"),
         (
             "return os._exit(3) if real() else 0",
             "exec",
-            "the zygote dies when it is asked to clone itself",
+            "two zygotes in a row died when they were asked for a template",
         ),
         ("raise PermissionError(1, os.strerror(1))", "exec", "Operation not permitted"),
     ],

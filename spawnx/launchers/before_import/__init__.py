@@ -47,7 +47,7 @@ class _Decision:
         except CantTell as answer:
             self.why = str(answer)
         except RecursionError:
-            self.why = "the main module is nested too deeply to be looked at"
+            self.why = "the main module is nested too deeply to be analysed"
         else:
             # The walk came to its end. Any candidate of the standard library may be preloaded. A vetted module that was
             # not reached may not: the function may import it, and set the environment before.

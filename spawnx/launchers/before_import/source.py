@@ -78,7 +78,7 @@ class Source:
         """Return a reason for the end of a walk: the file, the line and its text."""
         lines = (self._text or b"").splitlines()
         if line is None or line > len(lines):
-            return f"{self.path} is not looked at to its end: it is too long, or no valid source"
+            return f"{self.path} is not analysed to its end: it is too long, or not valid source"
         said = lines[line - 1].decode(errors="replace").strip()
         return f"{self.path}:{line} may make a difference: {said[:_QUOTED]}"
 
