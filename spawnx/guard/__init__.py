@@ -47,7 +47,7 @@ class Guard:
             without pidfds; `OFF`, only the kernel.
         grace: how long ranks may outlive the supervisor, in seconds; 0 if `OFF`.
         holds_all: whether the guardian holds all ranks, if they were handed over before their adoption; else None.
-        on_end: called when a Process sees its rank ended, once the context is collected, so that no `join` would see it.
+        on_end: called when a Process sees its rank ended, if the context that would see it was collected; or None.
         join_thread: waits up to the given seconds for the launching thread, which ends after the ranks.
 
     Raises:
