@@ -66,7 +66,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     With `start_method`, the test runs by every start method of the platform, and by the launcher exec. By "spawn" each
     rank of the reference imports torch. So the reference runs by "spawn" only with the mark `torch_spawn`, if there are
-    other start methods; "forkserver" pickles, too. With the mark `fresh`, the test runs by clone and by exec.
+    other start methods; "forkserver" pickles, too. With the mark `fresh`, the test also runs by the launcher exec.
     """
     names = [*backends.available(), *(["torch"] if HAS_TORCH else [])]
     given = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
