@@ -1,7 +1,7 @@
 """How long after one of N ranks has failed is the failure raised, with all others ended and reaped?
 
 The ranks are forked, alive, and blocked at a gate. The gate opens for one of them, which raises. `cpu` is the CPU time
-of the supervisor alone. The floor is a loop in C over children that spawnx has forked: it waits for the first to end,
+of the supervisor alone. The floor is a loop in C over children that spawnx has forked. It waits for the first to end,
 sends SIGTERM to all, and waits for each. The benchmark checks that no child is left.
 """
 

@@ -3,8 +3,8 @@
 `alone` is the cost for a program. `in-a-rank` is all that a fresh rank of the start method spawn imports for spawnx, by
 launcher. It includes the calls, and their imports, that open the rank's place on the scoreboard (with faulthandler) and
 arm its death signal after the gate. Each case runs in a bare interpreter, once timed by the clocks and once with
-`-X importtime`, which has a cost of its own and shows imports only. The floor is an empty module. `stdlib` and `torch`
-are the imports of a program without spawnx. For a forked rank, only its imported modules are counted: there are none.
+`-X importtime`. That option has a cost of its own, and shows imports only. The floor is an empty module. `stdlib` and
+`torch` are the imports of a program without spawnx. A forked rank only counts the modules that it imports: none.
 """
 
 from __future__ import annotations

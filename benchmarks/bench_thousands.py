@@ -1,9 +1,9 @@
 """What does each of N ranks cost from its start to its end, and is that the same at any N?
 
-N ranks are started, all wait at a gate, and then all end at once. All figures are per rank: time, the supervisor's CPU
-time and memory, and the ranks' CPU time and page faults, which include those of their template. `PSS` and `own` are the
-memory of a waiting rank, the mean of about 16 ranks. `own` is the unique set size; PSS also counts a share of each page
-that several processes share.
+N ranks are started, all wait at a gate, and then all end at once. All figures are per rank: time, CPU time, page faults
+and memory. The ranks' CPU time and page faults include those of their template. `PSS` and `own` are the memory of a
+waiting rank, the mean of about 16 ranks. `own` is the unique set size; PSS also counts a share of each page that
+several processes share.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ class Belongings:
         )
 
     def beyond(self, before: Belongings) -> Belongings:
-        """Return what is in this set and was not in `before`."""
+        """Return the items of this set that were not in `before`."""
         return Belongings(
             processes=self.processes - before.processes,
             fds=self.fds - before.fds,
@@ -185,7 +185,7 @@ class Belongings:
         )
 
     def still(self, later: Belongings) -> Belongings:
-        """Return what is in both this set and `later`."""
+        """Return the items of this set that are in `later`, too."""
         return Belongings(
             processes=self.processes & later.processes,
             fds=self.fds & later.fds,

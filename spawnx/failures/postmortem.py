@@ -160,5 +160,5 @@ def oom_kills() -> int | None:
 
 
 def _counters() -> list[str]:
-    """Return the files that may have the count of OOM kills (Linux 4.13)."""
+    """Return the files that may contain the count of OOM kills (Linux 4.13)."""
     return cgroup.files("memory", "memory.oom_control", "memory.events")

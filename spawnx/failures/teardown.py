@@ -20,7 +20,7 @@ SPARED = 0.5
 _STEP = 0.05
 
 SIGTERM = int(signal.SIGTERM)
-# Windows has no SIGKILL: `Process.kill` is `terminate` there.
+# On Windows, which has no SIGKILL, `Process.kill` is `terminate`.
 SIGKILL = int(getattr(signal, "SIGKILL", signal.SIGTERM))
 
 

@@ -34,7 +34,7 @@ class Guard:
     """Owns the folder and the other resources of one call, and its guardian.
 
     The context and the Process of each rank refer to it. It is closed when the ranks have ended and the context has
-    seen that; if nobody joins, when the last Process is collected; at the latest when this process exits.
+    seen that. Without a join, it is closed when the last Process is collected, or when this process exits.
 
     Args:
         backend: starts the guardian, and opens pidfds of the ranks.

@@ -26,8 +26,8 @@ _ANSWERS_WITHIN = 10.0
 class GuardianHandle:
     """The guardian of one context: it outlives a killed supervisor until it has ended the ranks (csrc/guard.c).
 
-    Each context has one of its own, instead of one for the supervisor: a guardian starts in less time than a rank, and
-    nothing of it is left when the context has ended.
+    Each context has a guardian of its own, instead of one for the supervisor. A guardian starts in less time than a
+    rank, and nothing of it is left when the context has ended.
 
     Attributes:
         channel: the socket to the guardian, over which it gets ranks to hold.

@@ -1,8 +1,8 @@
 """Contexts that nobody joins: their ended ranks are reaped, and their resources released.
 
 As in the reference, ranks live on when their context is dropped or their call was interrupted. The standard library
-polls all children each time that it starts one. spawnx asks one epoll(7) over the epolls of all contexts: the cost of a
-call grows with the ranks that have ended, not with those that live.
+polls all children each time that it starts one. spawnx polls one epoll(7) over the epolls of all contexts. So the cost
+of a call grows with the ranks that have ended, not with those that live.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Unjoined:
     """Stands for a context while nobody joins it. Kept until its ranks have ended and it was joined or collected.
 
     Args:
-        context: referred to weakly. When it is collected, what is no longer needed is released.
+        context: referred to weakly. When it is collected, resources that are no longer needed are released.
         lock: the lock of its `join`.
         watcher, guard: those of the context.
     """
@@ -49,7 +49,7 @@ class Unjoined:
             _by_fd[self._fd] = self
 
     def _drop(self) -> None:
-        """Release what is no longer needed: the context was collected. `look` releases the rest after the last end."""
+        """Release unneeded resources: the context was collected. `look` releases the rest when no rank lives."""
         self._guard.on_end = self.look
         self.look()
 

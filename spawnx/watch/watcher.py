@@ -37,7 +37,7 @@ class Ended:
 
     Attributes:
         rank: its index.
-        pid: what its process id was.
+        pid: its process id.
         exit_code: as in multiprocessing; 255 if `status_lost`.
         status_lost: whether the exit status is unknown, because other code has reaped the rank.
         report: the report of its failure; None if it left none.
@@ -193,7 +193,7 @@ class Watcher:
         self._looked = clock.monotonic()
 
     def _hear(self, seen: list[Seen]) -> list[Seen]:
-        """Handle what is watched besides the ranks: notices and the guardian. Return the ranks alone."""
+        """Handle notices and the guardian, which are watched besides the ranks. Return the ranks alone."""
         # Notices are read in any case: an ended rank may have written one before, because it could not report.
         self._read_notices()
         if any(rank == _GUARDIAN for rank, _, _ in seen):

@@ -1,6 +1,6 @@
 """Does anything leak from contexts that were joined, dropped, or interrupted?
 
-`python -m tests.campaigns.contexts --runs 1000` starts so many contexts for each start method, backend and ending. An
+`python -m tests.campaigns.contexts --runs 1000` starts 1000 contexts for each start method, backend and ending. An
 ending joins them, drops them while their ranks live, or raises out of a signal handler at a random moment of start and
 join. Then it counts the fds, children, guardians, threads and files of the supervisor. There must be no more than
 before. A short form is in the suite: tests/unit/test_unjoined.py.
@@ -79,7 +79,7 @@ def _line(process: subprocess.Popen[str], stdout: Any) -> str:
 
 
 def faults(told: dict[str, Any]) -> list[str]:
-    """Return what the supervisor has after the run that it did not have before."""
+    """Return the resources that the supervisor has after the run and did not have before."""
     if "fault" in told:
         return [told["fault"]]
     more = {name: told["after"][name] - before for name, before in told["before"].items()}

@@ -5,9 +5,9 @@ for each start method and backend, with ENOSYS and with EPERM. Two ranks end wel
 spawnx must work by one of its ways, or raise one error, and leave nothing. `--write` writes the table into
 docs/sandboxes.md. A short form is in the suite: tests/unit/test_sandboxes.py.
 
-Not denied are the system calls that CPython itself needs: execve, mmap, read, openat, futex, fork's clone; pread64, by
-which the dynamic loader reads; ioctl, by which CPython makes fds inheritable. Calls that remove files are not denied
-either: without them the files are left.
+Not denied are the system calls that CPython itself needs: execve, mmap, read, openat, futex, fork's clone. The dynamic
+loader needs pread64, and CPython needs ioctl to make fds inheritable. Calls that remove files are not denied either:
+without them the files are left.
 """
 
 from __future__ import annotations

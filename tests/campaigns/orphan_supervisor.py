@@ -1,4 +1,4 @@
-"""The supervisor of one run of the campaign `orphans`: it starts ranks, reaches a point, and ends there.
+"""The supervisor of one run of the campaign `orphans`: it starts ranks, reaches a point, and ends.
 
 `tests.campaigns.orphans` starts it with the run as JSON. It prints a line when it has reached the point. Then it ends
 itself, or waits for a signal.
@@ -128,7 +128,7 @@ class Run:
             _wrap(type(backends.choose()[0]), "launch", count)
 
     def _wait_for_template(self, clones: int) -> None:
-        """Call `come` when the template has made so many clones. It then stops."""
+        """Call `come` when the template has made `clones` clones and stops."""
         fifo = tempfile.mktemp()  # noqa: S306 - a FIFO can't be made otherwise, and the folder is ours
         os.mkfifo(fifo)
         from spawnx.launchers import template

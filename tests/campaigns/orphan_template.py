@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def stop_after(clones: int, fifo: str) -> None:
-    """Stop this template after so many clones, and write a byte to `fifo`."""
+    """Stop this template after `clones` clones, and write a byte to `fifo`."""
     from spawnx.ipc.pid_table import Table
 
     note = Table.note

@@ -1,10 +1,14 @@
 """Does any rank outlive its supervisor, however that ends, and is any other process harmed?
 
 A campaign of random runs: `python -m tests.campaigns.orphans --runs 1000`. In each run, a supervisor starts ranks, and
-ends at a point, which is an event and not a delay: before the first rank; before rank k is created; when ranks are
-about to be adopted; when all exist but the guardian doesn't hold them; when it holds them but the gate is shut; while
-they boot, run, or end. A mark in the environment identifies survivors. A short form is in the suite:
-tests/unit/test_guard.py.
+ends at a point, which is an event and not a delay:
+
+- before the first rank, or before rank k is created;
+- while ranks are adopted;
+- when all ranks exist but the guardian doesn't hold them, or it holds them but the gate is shut;
+- while ranks boot, run, or end.
+
+A mark in the environment identifies survivors. A short form is in the suite: tests/unit/test_guard.py.
 """
 
 from __future__ import annotations
