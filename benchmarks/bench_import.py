@@ -4,7 +4,7 @@
 launcher. It includes the calls, and their imports, that open the rank's place on the scoreboard (with faulthandler) and
 arm its death signal after the gate. Each case runs in a bare interpreter, once timed by the clocks and once with
 `-X importtime`. That option has a cost of its own, and shows imports only. The floor is an empty module. `stdlib` and
-`torch` are the imports of a program without spawnx. A forked rank only counts the modules that it imports: none.
+`torch` are the imports of a program without spawnx. Of a forked rank, only the imported modules are counted: none.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ class PostMortem:
 
 
 def try_interpreter() -> str:
-    """Start the interpreter of ranks once more, and describe how it ends. For a rank that ended before it could report.
+    """Start the interpreter of ranks again, and describe how it ends. Used if a rank ended before it could report.
 
     The rank's own standard error was the supervisor's. To read it, that of every rank would have to be diverted.
     The trial begins as a rank of spawnx's launchers does, and ends before it would read arguments of its own.

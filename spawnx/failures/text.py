@@ -32,7 +32,7 @@ _ADDRESS = re.compile(r"0x[0-9A-Fa-f]+")  # PyPy writes them with capitals
 def warn(signum: int, pids: Sequence[int | None]) -> None:
     """Log a warning for each process that is about to be signalled, or a single one for more than `_WARN_EACH`.
 
-    In the reference's words.
+    The texts for single processes are the reference's.
     """
     if not pids:
         return

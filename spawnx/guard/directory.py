@@ -98,7 +98,7 @@ class Folder:
         return self.path if self.fd < 0 else self.fd
 
     def _place(self, name: str) -> tuple[str, int | None]:
-        """Return a path and the `dir_fd` for functions of `os`; None if the path is absolute."""
+        """Return a path and a `dir_fd`, as functions of `os` take them. The fd is None if the path is absolute."""
         return (os.path.join(self.path, name), None) if self.fd < 0 else (name, self.fd)
 
     def _unlink(self, name: str) -> None:
