@@ -1,1 +1,1 @@
-"""Benchmarks: one question a file. See README.md."""
+"""Benchmarks: one question per file. See README.md."""

@@ -1,9 +1,9 @@
-"""How long does a test suite take that makes 20 small DDP runs in one process?
+"""How long does a test suite with 20 small DDP runs in one process take?
 
-Each test starts 2 ranks, which meet by gloo and take one step of DDP. `pytest s` is the whole of pytest, with one
-import of torch by itself; `tests s` what its tests took. In each rank DDP imports what it needs beside torch
-(`torch._dynamo`, 822 modules): `native+preload` has it imported once. The reference by `spawn` and `forkserver`, and
-spawnx by both.
+Each test starts 2 ranks, which meet by gloo and take one step of DDP. `pytest s` is the time of the pytest process,
+which imports torch once. `tests s` is the sum of its tests. In each rank, DDP imports `torch._dynamo` (822 modules)
+besides torch; with `native+preload` it is imported only once. spawnx and the reference each run by `spawn` and by
+`forkserver`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How long does it take from the failure of one among N ranks until it is raised, with all others ended and reaped?
+"""How long after one of N ranks has failed is the failure raised, with all others ended and reaped?
 
-The ranks are forked, alive, and blocked at a gate; one is let on, and raises. `cpu` is the supervisor's own. The floor
-is a loop in C over children that spawnx has forked: it waits for the first to end, sends SIGTERM to all, and waits for
-each. That nobody is left is checked.
+The ranks are forked, alive, and blocked at a gate. The gate opens for one of them, which raises. `cpu` is the CPU time
+of the supervisor alone. The floor is a loop in C over children that spawnx has forked. It waits for the first to end,
+sends SIGTERM to all, and waits for each. The benchmark checks that no child is left.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def cases(quick: bool) -> Iterator[str]:  # noqa: FBT001
     for torch in (False, True):
         for ranks in SIZES_QUICK if quick else SIZES:
             for name in variants.names(torch=torch):
-                if name != "stdlib":  # who joins by it must end the others by himself
+                if name != "stdlib":  # its join doesn't end the other ranks
                     yield f"failure/{name}/n={ranks}"
 
 
@@ -32,7 +32,7 @@ def measure(case: str) -> harness.Metrics:
     """Take one sample."""
     _, name, size = case.split("/")
     ranks = int(size.removeprefix("n="))
-    logging.disable()  # the reference warns of each rank that it ends
+    logging.disable()  # the reference logs a warning for each rank that it ends
     variants.raise_fd_limit()
     variant, gate = variants.Variant(name, "fork", floor=variants.Waited), variants.Gate()
     started = variant.start(ranks, gate)

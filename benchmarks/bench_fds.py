@@ -22,7 +22,7 @@ def cases(quick: bool) -> Iterator[str]:  # noqa: FBT001
             )
             if (
                 harness.has_torch() and method == "fork"
-            ):  # fresh interpreters with torch take long, and change nothing
+            ):  # fresh interpreters with torch take long and give the same result
                 yield f"fds/torch/{method}/n={ranks}"
 
 
@@ -33,7 +33,7 @@ def measure(case: str) -> harness.Metrics:
     variants.raise_fd_limit()
     variant, gate = variants.Variant(name, method, floor=variants.Forked), variants.Gate()
     gate.let(1)
-    first = variant.start(1, gate)  # what is opened once, such as the way to the forkserver, doesn't count
+    first = variant.start(1, gate)  # fds that are opened once, such as those to the forkserver, don't count
     gate.wait_for(1)
     first.join_all()
     first.check()

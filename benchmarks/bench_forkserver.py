@@ -1,12 +1,13 @@
-"""How long does a further call take by the start method forkserver, and does anything grow in many of them?
+"""How long does a later call by the start method forkserver take, and does anything grow over many calls?
 
-`call`: 8 ranks that end at once, from before the call until all are joined, in a process that has imported torch
-(`torch`), or not (`light`). `first` is the first call of its process, `further` the median of those after it. Ranks of
-`native` are cloned from a template that is kept; those of `stdlib` and `torch` are forked by multiprocessing's
-forkserver, which imports nothing beforehand; `preload` is that of the reference, told to import torch.
+`call` starts 8 ranks that end immediately. The time runs from before the call until all are joined, in a process that
+has imported torch (`torch`), or has not (`light`). `first` is the first call of its process, `further` the median of
+later calls. Ranks of `native` are forked from templates, which the kept zygote forks. Those of `stdlib` and `torch` are
+forked by multiprocessing's forkserver, which imports nothing beforehand. `preload` is the reference with a forkserver
+that has imported torch.
 
-`grow`: one rank, again and again; memory (RSS) and open files of supervisor and zygote after a tenth of the
-calls, and after all.
+`grow` starts one rank in each of many calls. It shows the memory (RSS) and open files of supervisor and zygote after a
+tenth of the calls, and after all.
 """
 
 from __future__ import annotations

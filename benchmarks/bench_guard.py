@@ -1,9 +1,9 @@
 """What does the guardian add to a context of N ranks, in time and memory?
 
-Forked ranks that end at once, from before the call until all are joined, with a guardian in C (`native`) and in Python
-(`python`), and without one (`floor`: the native backend with SPAWNX_ORPHAN_GRACE=off). `in a row` is the mean of ten
-contexts after the first, `first` the first in its process, in which modules are imported. `guardian KiB` is what is
-its own (the unique set size) while ranks wait.
+The ranks are forked and end immediately. The time runs from before the call until all are joined. The guardian is in C
+(`native`) or in Python (`python`); `floor` is the native backend without one (SPAWNX_ORPHAN_GRACE=off). `first` is the
+first context of its process, which imports modules. `in a row` is the mean of ten contexts after that, or one with 1024
+ranks. `guardian KiB` is the memory of the guardian alone (unique set size) while a rank waits.
 """
 
 from __future__ import annotations

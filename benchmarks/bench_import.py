@@ -1,10 +1,10 @@
 """What does `import spawnx` cost, alone, and in a rank beyond `import multiprocessing.spawn`?
 
-`alone` is what a program pays. `in-a-rank` is all that a fresh rank of the start method spawn imports because of us,
-by launcher, and the calls by which it opens its place on the scoreboard (with faulthandler) and arms its death signal
-when it has passed the gate, with what these need. Each is timed in a bare interpreter, once by the clocks and once by
-`-X importtime`, which has a cost of its own and leaves out what is no import. The floor is an empty module; `stdlib`
-and `torch` are what a program imports without us. In a forked rank, only what it imports is counted: nothing.
+`alone` is the cost for a program. `in-a-rank` is all that a fresh rank of the start method spawn imports for spawnx, by
+launcher. It includes the calls, and their imports, that open the rank's place on the scoreboard (with faulthandler) and
+arm its death signal after the gate. Each case runs in a bare interpreter, once timed by the clocks and once with
+`-X importtime`. That option has a cost of its own, and shows imports only. The floor is an empty module. `stdlib` and
+`torch` are the imports of a program without spawnx. Of a forked rank, only the imported modules are counted: none.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from spawnx import backends
 from spawnx.ipc import notices
 from spawnx.ipc.scoreboard_reader import make
 
-# Case -> (what is loaded before, what is timed).
+# Case -> (code that runs before, code that is timed).
 SPAWN = "import multiprocessing.spawn, multiprocessing.resource_tracker, os"  # as its spawn_main
 BEGIN = (
     "import spawnx.remote.rank, spawnx.ipc.report, spawnx.ipc.gate; "
@@ -106,7 +106,7 @@ def _timed(case: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def _check_modules(case: str, backend: str, launcher: str) -> None:
-    """Make sure that what is timed loads what a rank loads because of us."""
+    """Check that the timed code loads all modules that a rank loads for spawnx."""
     ours = _modules_in_rank(backend, launcher, "spawn")
     queue = get_context("spawn").SimpleQueue()
     plain: Any = get_context("spawn").Process(target=tell_modules, args=(0, queue))
@@ -131,7 +131,7 @@ def _modules_in_rank(backend: str, launcher: str, method: str) -> set[str]:
 
 
 def tell_modules(_rank: int, queue: SimpleQueue[set[str]]) -> None:
-    """Be a rank: tell what is loaded."""
+    """Run as a rank that sends the names of its loaded modules."""
     queue.put(set(sys.modules))
 
 

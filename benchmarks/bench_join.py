@@ -1,10 +1,11 @@
 """How long does join take when N ranks end at once, and what does each end cost while others live?
 
-The ranks are forked, alive, and blocked at a gate. `at-once`: all are let on, and joined; `after last` is the time from
-the last rank's last word, with its own teardown still to come, until all are joined. `one-by-one`: 50 of them are let
-on, one when the one before has been joined, while all others live. `cpu` is the supervisor's own in the calls that
-join. The floor is a loop in C over children that spawnx has forked, so that they have as much to end: at once, a wait
-for each; one by one, a wait for any, in which the kernel looks at each child.
+The ranks are forked, alive, and blocked at a gate. `at-once`: the gate opens for all, and all are joined. `after last`
+is the time from the last rank's time stamp, written before its exit, until all are joined. `one-by-one`: the gate opens
+for 50 of them, for each when the one before it has been joined, while all others live. `cpu` is the CPU time of the
+supervisor alone, in the calls that join. The floor is a loop in C over children that spawnx has forked, so that their
+exit takes as long. At once, it waits for each child. One by one, it waits for any child, so the kernel looks at each of
+them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 
 from benchmarks import harness, variants
 
-# How they end -> sizes. The standard library and the reference take too long to start more than MOST.
+# How ranks end -> sizes. The standard library and the reference take too long to start more than MOST.
 SIZES = {"at-once": [1, 64, 1024, 4096], "one-by-one": [200, 1000, 4096]}
 SIZES_QUICK = {"at-once": [64], "one-by-one": [64]}
 MOST = 1024

@@ -1,7 +1,7 @@
-"""What memory is a rank's own that has imported torch, and waits?
+"""How much memory is private to a waiting rank that has imported torch?
 
-MiB per rank, the mean of 8: what is its own (the unique set size), and its PSS, in which what is shared counts in
-parts.
+In MiB per rank, the mean of 8: `own` is the unique set size. PSS also counts a share of each page that several
+processes share.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""How long does a call take whose arguments are 128 MB, to one rank and to eight?
+"""How long does a call with 128 MB of arguments take, for one rank and for eight?
 
-From before the call until all ranks, which look at what they got, are joined. What each rank does for itself, to
-unpickle its copy, is done eight times with eight of them; to pickle and to send them is to be done once. The floor is
-a call without arguments.
+The time runs from before the call until all ranks are joined. Each rank checks the size of its argument. Eight ranks
+unpickle eight copies, but the arguments should be pickled and sent once only. The floor is a call with empty arguments.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How long does one call of spawn take, cold, from start to joined: N light ranks, and ranks that use torch?
+"""How long does a cold call of spawn take until all are joined, with N light ranks, and with ranks that use torch?
 
 `light` ranks do nothing; their main module imports a few modules of the standard library. `torch` ranks multiply two
-matrices, and the supervisor has imported torch. `native` clones its ranks, `exec` is the native backend told not to.
-The floor is what no call can be faster than: one fresh interpreter, which imports torch for `torch`.
+matrices, and the supervisor has imported torch. `native` clones its ranks; `exec` is the native backend with the
+launcher exec. The floor, which no call can beat, is one fresh interpreter, which imports torch for `torch`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def measure(case: str) -> harness.Metrics:
         imports, call = CALLS.get(name, CALLS["ours"])
         call = call.format(kind=kind, ranks=size.removeprefix("n="))
     if kind == "torch":
-        importlib.import_module("torch")  # from disk, once
+        importlib.import_module("torch")  # reads it from disk, before the time starts
         imports += "\n    import torch as _imported"
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder, "program.py")

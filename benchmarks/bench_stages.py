@@ -1,9 +1,13 @@
 """Where does the time of a call of spawn go, from the call until all ranks are joined?
 
-In milliseconds, one after the other: `prepare` (pickling, the guardian, until the template is launched), `template`
-(its interpreter starts, reads what it is to do, and imports), `clones` (until the last one is made, and the template
-has ended), `hold` (each rank's pidfd is opened and handed to the guardian, until they are let on), `boot` (until the
-last rank has come to its function: its main module, its arguments), `end` (until the last one is joined).
+The stages follow each other; each time is in milliseconds.
+
+- `prepare`: the call is pickled, the guardian starts, the template is launched.
+- `template`: its interpreter starts, reads its message, and imports.
+- `clones`: all ranks are forked, the guardian holds them by their pidfds, the template ends, and they are adopted.
+- `hold`: each Process gets its rank, the watcher registers the ranks, and the gate opens.
+- `boot`: ranks run the main module and unpickle their arguments, until the last one has reached its function.
+- `end`: until the last rank is joined.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from spawnx.launchers.template import Template
 
 SIZES = {"light": [8, 1000], "torch": [8]}
 SIZES_QUICK = {"light": [8], "torch": [8]}
-# Run when the template's interpreter starts: it then says when it has imported everything, and begins to clone.
+# Runs when the template's interpreter starts. Writes the time when the template has imported all and begins to clone.
 IN_TEMPLATE = """
 import sys
 if any("spawnx.remote.template" in argument for argument in sys.orig_argv):
@@ -84,7 +88,7 @@ def measure(case: str) -> harness.Metrics:
 
 
 def _stamp_after(owner: Any, name: str, stage: str, stamps: dict[str, float], before: str = "") -> None:
-    """Note when a method has returned, and when it was called."""
+    """Note the time when a method returns; under the name `before`, also the time when it is called."""
     function = getattr(owner, name)
 
     def wrapped(*args: Any, **options: Any) -> Any:

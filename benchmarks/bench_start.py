@@ -1,8 +1,8 @@
 """How long does it take until N ranks are alive, by start method?
 
-From before the call until each rank has said that it is alive; then all wait, and are let on and joined outside of
-the time. `cpu` is the supervisor's own, until the call has returned; `returned` is that moment. The floor is a bare
-loop of `os.fork`.
+The time runs from before the call until each rank has written that it is alive. After that, untimed, the ranks are let
+on and joined. `returned` is the time until the call returns, and `cpu` the CPU time of the supervisor alone until then.
+The floor is a bare loop of `os.fork`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from benchmarks import harness, variants
 
-# Start method -> sizes; with torch, fresh interpreters import it in every rank: seconds for each of them.
+# Start method -> sizes. With torch there are fewer: each fresh interpreter imports it, which takes seconds.
 SIZES = {"fork": [1, 64, 1024], "spawn": [1, 8, 64], "forkserver": [1, 8, 64]}
 SIZES_QUICK = {"fork": [64], "spawn": [8], "forkserver": [8]}
 SIZES_TORCH = {"fork": [64, 1024], "spawn": [8], "forkserver": [8]}

@@ -1,9 +1,9 @@
 """How many system calls does the supervisor make to start N forked ranks, and to join them?
 
-Counted by strace for the supervisor alone, in the call that starts and in the calls that join, with all ranks alive
-at once in between; a first call of one rank comes before, so that imports don't count. `per rank` that doesn't change
-with N is O(N); the reference polls every earlier child at each start: N(N+1)/2 `wait4` in all. The floor is a bare loop
-of `os.fork` and `os.waitpid`.
+strace counts the calls of the supervisor alone, in the call that starts and in the calls that join. All ranks are alive
+in between. A call of one rank comes first, so that imports don't count. If `per rank` doesn't change with N, the total
+is O(N). The reference polls every earlier child at each start: N(N+1)/2 `wait4` in all. The floor is a bare loop of
+`os.fork` and `os.waitpid`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def cases(quick: bool) -> Iterator[str]:  # noqa: FBT001
     for torch in (False, True):
         for ranks in SIZES_QUICK if quick else SIZES:
             for name in variants.names(torch=torch):
-                if not (torch and name != "torch"):  # what is imported changes times, but no counts
+                if not (torch and name != "torch"):  # an import of torch changes times, but no counts
                     yield f"syscalls/{name}/fork/n={ranks}"
 
 
@@ -40,13 +40,13 @@ def measure(case: str) -> harness.Metrics:
 
 
 def count(name: str, ranks: int) -> list[Counter[str]]:
-    """The system calls of a variant's supervisor: of the start, and of the join."""
+    """Return the system calls of a variant's supervisor: those of the start, and those of the join."""
     code = f"from benchmarks import bench_syscalls; bench_syscalls.run({name!r}, {ranks})"
     return strace.count(code, harness.ROOT)
 
 
 def run(name: str, ranks: int) -> None:
-    """Be the supervisor that is traced."""
+    """Run as the supervisor that is traced."""
     variants.raise_fd_limit()
     variant, gate = variants.Variant(name, "fork", floor=variants.Forked), variants.Gate()
     gate.let(1)

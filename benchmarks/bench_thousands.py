@@ -1,9 +1,9 @@
-"""What does each of N ranks cost, from its start to its end: is it the same at any N?
+"""What does each of N ranks cost from its start to its end, and is that the same at any N?
 
-All figures are per rank, while N ranks are started, all wait at a gate, and then end at once: time, the supervisor's
-CPU and memory, the ranks' CPU and page faults (those of the template that they were cloned from among them), and the
-memory of a rank that waits: PSS, in which what is shared counts in parts, and what is its own. Of the ranks' memory,
-16 are asked.
+N ranks are started, all wait at a gate, and then all end at once. All figures are per rank: time, CPU time, page faults
+and memory. The ranks' CPU time and page faults include those of their template. `PSS` and `own` are the memory of a
+waiting rank, the mean of about 16 ranks. `own` is the unique set size; PSS also counts a share of each page that
+several processes share.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _usage() -> tuple[float, float, int]:
 
 
 def _memory(pids: list[int]) -> tuple[float, float]:
-    """Of some ranks, the mean of their PSS and USS in KiB."""
+    """Return the mean PSS and USS of about `ASKED` ranks, in KiB."""
     asked = pids[:: max(1, len(pids) // ASKED)]
     found = [psutil.Process(pid).memory_full_info() for pid in asked]
     return tuple(

@@ -1,8 +1,8 @@
-"""What all benchmarks share: a fresh process per sample, variants in turns, medians and quartiles, JSON lines.
+"""The harness of all benchmarks: a fresh process per sample, variants in turns, medians and quartiles, JSON lines.
 
-A benchmark is a module whose docstring begins with its question, with a function `cases(quick)` that gives ids such
-as "start/python/fork/n=1000", and a function `measure(id)` that takes one sample: metric -> value. The second part
-of an id is the variant; `floor` is the empty case, and the others of the same id are set in relation to it.
+A benchmark is a module whose docstring begins with its question. Its function `cases(quick)` gives ids such as
+"start/python/fork/n=1000". Its function `measure(id)` takes one sample: metric -> value. The second part of an id is
+the variant. `floor` is the empty case. The figures of other variants are also given as multiples of it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main(module: str, cases: Callable[[bool], Iterable[str]], repetitions: int =
     """Run a benchmark from the command line.
 
     Args:
-        module: its name, from which each sample's process imports `measure`.
+        module: the name of the benchmark, from which the process of each sample imports `measure`.
         cases: gives the ids; fewer and smaller ones if its argument, quick, is true.
         repetitions: how many samples of each case; fewer if quick.
     """
@@ -59,12 +59,12 @@ def main(module: str, cases: Callable[[bool], Iterable[str]], repetitions: int =
 
 
 def sample(module: str, case: str) -> None:
-    """Take one sample, as the only thing that this process does, and print it."""
+    """Take one sample and print it. The process does nothing else."""
     print(json.dumps(importlib.import_module(module).measure(case)))
 
 
 def has_torch() -> bool:
-    """Whether the reference can be measured here."""
+    """Whether torch is installed, so that the reference can be measured."""
     return importlib.util.find_spec("torch") is not None
 
 
@@ -87,7 +87,7 @@ def _parse(question: str, repetitions: int) -> argparse.Namespace:
 
 
 def _environment() -> dict[str, str]:
-    """What figures depend on."""
+    """Return the versions and the state of the machine on which figures depend."""
     environment = {
         "spawnx": spawnx.__version__,
         platform.python_implementation(): platform.python_version(),
@@ -105,7 +105,7 @@ def _environment() -> dict[str, str]:
 
 
 def _take_samples(module: str, ids: Sequence[str], repetitions: int) -> Samples:
-    """In turns, so that what else the machine does meets all cases alike."""
+    """Take samples of all cases in turns, so that other load on the machine affects all cases alike."""
     samples: Samples = {case: [] for case in ids}
     turns = [case for _ in range(repetitions) for case in ids]
     for done, case in enumerate(turns):
@@ -116,7 +116,7 @@ def _take_samples(module: str, ids: Sequence[str], repetitions: int) -> Samples:
 
 
 def _sample_in_fresh_process(module: str, case: str) -> Metrics:
-    # By -c: ranks of the start method spawn import the main module again, and this one has none.
+    # Run by -c: so ranks of the start method spawn have no main module to import again.
     code = f"from benchmarks import harness; harness.sample({module!r}, {case!r})"
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -124,7 +124,7 @@ def _sample_in_fresh_process(module: str, case: str) -> Metrics:
         try:
             output, _ = process.communicate(timeout=SAMPLE_LIMIT_S)
         finally:
-            # The ranks of a sample that failed; one that went well has left none.
+            # Ends the ranks of a sample that has failed. One that succeeded has left none.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode != 0:
@@ -142,7 +142,7 @@ def _progress(text: str) -> None:
 
 
 def _table(samples: Samples) -> Iterator[str]:
-    """A line for each case: each metric's median with its quartiles, and all in relation to the floor's."""
+    """Yield a line for each case: the median and quartiles of each metric, and the medians in relation to the floor."""
     metrics = list(dict.fromkeys(name for of_case in samples.values() for name in of_case[0]))
     rows = [["median [quartiles]", *metrics, "/ floor"]]
     for case, of_case in samples.items():
@@ -165,12 +165,12 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits that count; all of a whole number."""
+    """Format with three significant digits, or all digits of a whole number."""
     return f"{value:.0f}" if value == int(value) or abs(value) >= 100 else f"{value:.3g}"
 
 
 def _relation(case: str, samples: Samples) -> str:
-    """Each metric in relation to that of the floor with the same modules loaded."""
+    """Return each metric in relation to that of the floor with the same modules loaded."""
     variant = case.split("/")[1]
     floor = case.replace(f"/{variant}/", "/floor+torch/" if "torch" in variant else "/floor/")
     if floor not in samples:

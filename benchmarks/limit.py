@@ -1,4 +1,4 @@
-"""The floor of join, limit.c: compiled at run time; where there is no C compiler, the same in Python."""
+"""The floor of join: limit.c, compiled at run time, or the same loops in Python if there is no C compiler."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _COMPILER = shlex.split(os.environ.get("CC", "cc"))
 
 
 def kind() -> str:
-    """What the floor is here, for people."""
+    """Describe the floor that is used on this machine."""
     return "limit.c" if shutil.which(_COMPILER[0]) else "os.waitpid, as there is no C compiler"
 
 
 @functools.cache
 def load() -> Any:
-    """The compiled loops, or None; before anything is timed."""
+    """Return the compiled loops; None without a C compiler. Called before anything is timed."""
     if not shutil.which(_COMPILER[0]):
         return None
     with tempfile.TemporaryDirectory() as folder:
@@ -36,7 +36,7 @@ def load() -> Any:
 
 
 class Limit:
-    """Waits for children by a bare loop."""
+    """Waits for children in a bare loop."""
 
     def __init__(self, pids: Sequence[int]) -> None:
         """Take the children's pids."""
@@ -46,21 +46,21 @@ class Limit:
         self._loops = load() or _Loops
 
     def wait_any(self) -> None:
-        """Wait for one more, whichever it is, that ends well."""
+        """Wait for one more child, any of them, and check that it ended well."""
         assert self._loops.limit_wait_any() > 0
         self._left -= 1
 
     def wait_all(self) -> None:
-        """Wait for those that are left, which end well."""
+        """Wait for all remaining children, and check that they ended well."""
         assert self._loops.limit_wait_all(self._array, len(self._array)) == self._left
 
     def end_all(self) -> None:
-        """Wait until one has ended, end all others by SIGTERM, and wait for them."""
+        """Wait until one child has ended, send SIGTERM to all, and wait for them."""
         assert self._loops.limit_end_all(self._array, len(self._array)) == self._left
 
 
 class _Loops:
-    """As limit.c has them."""
+    """The loops of limit.c in Python."""
 
     @staticmethod
     def limit_wait_any() -> int:

@@ -1,4 +1,4 @@
-"""Count the system calls that a process makes between two marks in its own code, by strace(1)."""
+"""Counts the system calls that a process makes between two marks in its own code, by strace(1)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CALL = re.compile(r"(\w+)\(")
 
 
 def missing() -> str | None:
-    """Why nothing can be counted here, or None if it can."""
+    """Return why strace can't count calls on this machine; None if it can."""
     if sys.platform != "linux" or shutil.which("strace") is None:
         return "strace is not installed"
     if subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True, check=False).returncode != 0:
@@ -25,12 +25,12 @@ def missing() -> str | None:
 
 
 def mark() -> None:
-    """In the process that is traced: begin to count, or end it."""
+    """Begin or end the count. Called in the traced process."""
     os.access(_MARK, os.F_OK)
 
 
 def count(code: str, root: Path) -> list[collections.Counter[str]]:
-    """Run Python code in `root`, and count its own system calls, not its children's, between each two marks."""
+    """Run Python code in `root`. Return its own system calls, without those of its children, for each pair of marks."""
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder, "trace")
         subprocess.run(["strace", "-o", str(trace), sys.executable, "-c", code], cwd=root, check=True)
@@ -41,6 +41,6 @@ def count(code: str, root: Path) -> list[collections.Counter[str]]:
                 if _MARK in line:
                     counting = not counting
                     parts += [collections.Counter()] * counting
-                elif counting and (call := _CALL.match(line)):  # not: signals, and the ends of split lines
+                elif counting and (call := _CALL.match(line)):  # not: signals, and ends of split lines
                     parts[-1][call[1]] += 1
     return parts

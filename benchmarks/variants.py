@@ -1,10 +1,11 @@
-"""The ways to start ranks that are compared, each behind the same three methods, and what the ranks do.
+"""The compared ways to start ranks, each behind the same four methods, and the function of the ranks.
 
-- `python` (and `native`, where it is installed): spawnx on that backend. No torch in any process.
+- `python` (and `native`, where it is installed): spawnx on that backend. No process imports torch.
 - `stdlib`: `multiprocessing.Process`, likewise without torch.
-- `floor`: what the system itself takes: a bare loop of `os.fork`, or one in C that waits for what spawnx has forked.
-- `torch`: the reference. `python+torch`, `floor+torch`: the above with torch imported by the supervisor and by every
-  rank, as the reference has it, so that both fork as much memory or import as much.
+- `floor`: the cost of the system alone. A bare loop of `os.fork`, or a loop in C that waits for children that spawnx
+  has forked.
+- `torch`: the reference. `python+torch`, `floor+torch`: the above, but the supervisor and every rank import torch, as
+  with the reference. So all of these fork as much memory, or import as much.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _STAMP = struct.Struct("d")
 
 
 def names(*, torch: bool) -> list[str]:
-    """The variants that can be measured here, those with or those without torch."""
+    """Return the variants that can be measured on this machine: either those with torch, or those without."""
     if not torch:
         return ["floor", *backends.available(), "stdlib"]
     if not harness.has_torch():
@@ -37,14 +38,14 @@ def names(*, torch: bool) -> list[str]:
     return ["floor+torch", *(f"{name}+torch" for name in backends.available()), "torch"]
 
 
-# -- what the ranks do ----------------------------------------------------------------------------------------
+# -- functions of the ranks -----------------------------------------------------------------------------------
 
 
 class Gate:
-    """Where ranks say that they are alive, by a byte, and wait to be let on, by another one.
+    """The benchmark's gate: each rank writes a byte when it is alive, then waits for a byte to go on.
 
     Args:
-        stamps: how many forked ranks tell when they end; fresh interpreters can't.
+        stamps: how many ranks write the time when they end. Only forked ranks can.
     """
 
     def __init__(self, stamps: int = 0) -> None:
@@ -64,11 +65,11 @@ class Gate:
             ranks -= os.write(self._let.fileno(), b"." * ranks)
 
     def let_fail(self) -> None:
-        """Let one rank on, which fails."""
+        """Let one rank on, and make it fail."""
         os.write(self._let.fileno(), b"!")
 
     def last_stamp(self) -> float:
-        """When the last rank came to its end, as `time.monotonic` has it."""
+        """Return the `time.monotonic()` at which the last rank's function ended."""
         assert self.stamps is not None
         stamps: list[float] = [stamp for (stamp,) in _STAMP.iter_unpack(self.stamps)]
         return max(stamps)
@@ -81,7 +82,7 @@ def pass_gate(
     stamps: mmap.mmap | None,
     torch: bool,  # noqa: FBT001
 ) -> None:
-    """Be a rank: arrive, and end when let on."""
+    """Run as a rank: arrive at the gate, and end when let on."""
     if torch:
         importlib.import_module("torch")
     os.write(arrive.fileno(), b".")
@@ -91,11 +92,11 @@ def pass_gate(
         _STAMP.pack_into(stamps, _STAMP.size * rank, time.monotonic())
 
 
-# -- how they are started -------------------------------------------------------------------------------------
+# -- ways to start them ---------------------------------------------------------------------------------------
 
 
 class Ranks(Protocol):
-    """The ranks of one variant, started."""
+    """The started ranks of one variant."""
 
     def join_one(self) -> None:
         """Wait until one more has ended."""
@@ -104,23 +105,23 @@ class Ranks(Protocol):
         """Wait until all have ended."""
 
     def check(self) -> None:
-        """Raise unless all have ended well; outside of the time."""
+        """Raise an error unless all have ended well. Not timed."""
 
     def join_failed(self) -> None:
-        """Wait until one has failed and all others were ended for it; raises unless that is told."""
+        """Wait until one has failed and all others were ended for it. Raise an error unless the failure is reported."""
 
 
 class Variant:
-    """One way to start ranks. Made before anything is timed: it imports what it needs.
+    """One way to start ranks. It imports all that it needs when it is made, before anything is timed.
 
     Args:
         name: one of `names`.
         method: the start method.
-        floor: what `floor` is: `Forked` or `Waited`.
+        floor: the class for the name `floor`: `Forked` or `Waited`.
     """
 
     def __init__(self, name: str, method: str, floor: type[Forked | Waited]) -> None:
-        """Import what is used."""
+        """Import all that is used."""
         self._method = method
         implementation, self._torch = name.removesuffix("+torch"), "torch" in name
         if self._torch:
@@ -143,10 +144,10 @@ class Variant:
 
 
 class Forked:
-    """Children by a bare loop of `os.fork`, which end without any exit function."""
+    """Children of a bare loop of `os.fork`. They end without exit functions."""
 
     def __init__(self, _method: str, ranks: int, args: tuple[Any, ...]) -> None:
-        """Start them."""
+        """Fork the children."""
         self._pids = []
         for rank in range(ranks):
             pid = os.fork()
@@ -175,10 +176,10 @@ class Forked:
 
 
 class Processes:
-    """Children by `multiprocessing.Process`, joined one after the other, or as the reference waits for the next."""
+    """Children by `multiprocessing.Process`. `join_all` joins them in order; `join_one` waits as the reference does."""
 
     def __init__(self, method: str, ranks: int, args: tuple[Any, ...]) -> None:
-        """Start them."""
+        """Start the processes."""
         context: Any = multiprocessing.get_context(method)
         self._processes = {}
         for rank in range(ranks):
@@ -207,10 +208,10 @@ class Processes:
 
 
 class Waited:
-    """Children that spawnx has forked, so that they are as large and end as its ranks do, reaped by limit.c."""
+    """Children that spawnx has forked and limit.c reaps. So they are as large as ranks of spawnx, and end like them."""
 
     def __init__(self, method: str, ranks: int, args: tuple[Any, ...]) -> None:
-        """Start them."""
+        """Start the ranks."""
         backend, _ = backends.choose()
         self._guard = Guard(backend, ranks)
         order = Order(
@@ -256,7 +257,7 @@ def _of_context(package: str) -> Any:
 
 
 class OfContext:
-    """Ranks of a `ProcessContext`, of ours or of the reference."""
+    """Ranks of a `ProcessContext` of spawnx or of the reference."""
 
     def __init__(self, context: Any) -> None:
         """Take the context."""
@@ -267,7 +268,7 @@ class OfContext:
         self._context.join()
 
     def join_all(self) -> None:
-        """See `Ranks`. As `spawn` waits."""
+        """See `Ranks`. Waits as `spawn` does."""
         if hasattr(self._context, "join_all"):
             self._context.join_all()
         while not self._context.join():
@@ -290,7 +291,7 @@ class OfContext:
 
 
 def raise_fd_limit() -> None:
-    """Allow as many open files as the hard limit does: the standard library needs two for each forked rank."""
+    """Raise the soft limit on open files to the hard limit: the standard library needs two fds for each forked rank."""
     import resource  # not at the top: Windows has none
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -1,4 +1,4 @@
-"""What every test is given: an implementation, a start method, and a check that nothing is left behind."""
+"""Fixtures of all tests: an implementation, a start method, and a check that no process, fd or file leaks."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from tests.support import HAS_TORCH, START_METHODS, Impl, Program
 
 # A test that takes longer has hung: it fails, and the suite goes on.
 TEST_LIMIT_S = 150
-# How long what works by itself may take to let go: a semaphore tracker, a forkserver that reaps.
+# Seconds that helpers may take to release what they hold: the semaphore tracker, a forkserver that reaps.
 SETTLE_S = 5.0
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, never written
-# How multiprocessing, torch and spawnx name what they put there; other people's programs are none of our business,
-# nor are their semaphores (see `_long_lived_helpers`), which glibc puts "sem." before.
+# The names of files of multiprocessing, torch and spawnx in shared memory. Files of other programs don't count, nor do
+# their semaphores: ours have this process's pid in the name (see `_long_lived_helpers`), to which glibc adds "sem.".
 SHARED_NAMES = (f"sem.mp-{os.getpid()}-*", f"mp-{os.getpid()}-*", "psm_*", "torch_*", "*spawnx*")
 HAS_FAILED = pytest.StashKey[bool]()
 
-# What is tested runs as in a plain shell: PYTHONUNBUFFERED, for one, hides lost output. Not in a fixture: what is
-# started when tests are collected has this environment as well.
+# Tests run as in a plain shell: PYTHONUNBUFFERED, for example, hides lost output. Not in a fixture: processes that are
+# started while tests are collected need this environment, too.
 for variable in [name for name in os.environ if name.startswith("PYTHON")]:
     del os.environ[variable]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the markers."""
+    """Register the markers."""
     config.addinivalue_line("markers", "torch: needs torch, whatever the implementation under test")
     config.addinivalue_line(
         "markers", "fresh: is about ranks of the start method spawn, however they are made"
@@ -55,18 +55,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note for the check at the end that a test has failed."""
+    """Note that a test has failed, for the check at its end."""
     report = yield
     item.stash[HAS_FAILED] = item.stash.get(HAS_FAILED, False) or report.failed or hasattr(report, "wasxfail")
     return report
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every test that asks for `impl` on each backend that works here and on the reference.
+    """Run every test that uses `impl` on each available backend and on the reference.
 
-    With `start_method`, on every start method of this platform, and by the exec launcher. The reference by "spawn"
-    imports torch once per rank: it is asked where that may make a difference. By "forkserver" it pickles, too.
-    With the mark `fresh`, on all that may be behind "spawn".
+    With `start_method`, the test runs by every start method of the platform, and by the launcher exec. By "spawn" each
+    rank of the reference imports torch. So the reference runs by "spawn" only with the mark `torch_spawn`, if there are
+    other start methods; "forkserver" pickles, too. With the mark `fresh`, the test also runs by the launcher exec.
     """
     names = [*backends.available(), *(["torch"] if HAS_TORCH else [])]
     given = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
@@ -92,7 +92,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what loads torch last, so that all else runs in a process without it."""
+    """Run tests that load torch last, so that all others run in a process without it."""
     for item in items:
         if item.get_closest_marker("torch") and not HAS_TORCH:
             item.add_marker(pytest.mark.skip(reason="torch is not installed"))
@@ -107,7 +107,7 @@ def _is_torch(item: pytest.Item) -> bool:
 
 @pytest.fixture
 def impl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Impl:
-    """The implementation under test; ranks find the choice in their environment."""
+    """The implementation under test. Ranks read the choice from their environment."""
     chosen = Impl(request.param)
     if chosen.name == "exec":
         monkeypatch.setenv("SPAWNX_BACKEND", "native")
@@ -119,13 +119,13 @@ def impl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Imp
 
 @pytest.fixture
 def program(impl: Impl, tmp_path: Path) -> Program:
-    """Run small programs on the implementation under test."""
+    """Runs small programs on the implementation under test."""
     return Program(impl, tmp_path)
 
 
 @pytest.fixture
 def without_faulthandler() -> Iterator[None]:
-    """Let forked ranks find faulthandler as in a program: pytest has it enabled in this process."""
+    """Disable faulthandler, which pytest has enabled in this process, so that forked ranks start as in a program."""
     faulthandler.disable()
     yield
     faulthandler.enable(sys.__stderr__)
@@ -133,9 +133,9 @@ def without_faulthandler() -> Iterator[None]:
 
 @pytest.fixture
 def on_one_processor() -> Iterator[None]:
-    """Let all threads of this process share a processor.
+    """Restrict all threads of this process to one processor.
 
-    There a thread that waits often preempts the one that ends, between its last wake-up and its removal.
+    A waiting thread then often preempts a thread that ends, between its last wake-up and its removal.
     """
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
@@ -145,7 +145,7 @@ def on_one_processor() -> Iterator[None]:
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Make a module of a user's, which ranks find; returns its name."""
+    """Makes a user's module that ranks can import, and returns its name."""
 
     def make(source: str) -> str:
         name = f"of_a_user_{tmp_path.name}"
@@ -158,7 +158,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
 
 @dataclass(frozen=True)
 class Belongings:
-    """What the process under test owns in the system, as sets of names."""
+    """The processes, fds and files that the process under test owns, as sets."""
 
     processes: frozenset[psutil.Process]
     fds: frozenset[str]
@@ -169,7 +169,7 @@ class Belongings:
 
     @classmethod
     def now(cls, folder: Path) -> Belongings:
-        """Look at the processes, at our fds, at `folder` and at shared memory."""
+        """Look at the processes, the fds of this process, `folder` and shared memory."""
         return cls(
             processes=frozenset(_processes(folder)),
             fds=frozenset(_open_fds()),
@@ -177,7 +177,7 @@ class Belongings:
         )
 
     def beyond(self, before: Belongings) -> Belongings:
-        """What is here now and was not before."""
+        """Return the items of this set that were not in `before`."""
         return Belongings(
             processes=self.processes - before.processes,
             fds=self.fds - before.fds,
@@ -185,7 +185,7 @@ class Belongings:
         )
 
     def still(self, later: Belongings) -> Belongings:
-        """What is here now and is there later, too."""
+        """Return the items of this set that are in `later`, too."""
         return Belongings(
             processes=self.processes & later.processes,
             fds=self.fds & later.fds,
@@ -193,7 +193,7 @@ class Belongings:
         )
 
     def names(self) -> list[str]:
-        """One line for each thing; for a process with what it runs."""
+        """Return one line for each item; for a process, with its command line."""
         return sorted([*map(_describe, self.processes), *self.fds, *self.files])
 
 
@@ -201,23 +201,23 @@ Belongings.NOTHING = Belongings(frozenset(), frozenset(), frozenset())
 
 
 def _processes(folder: Path) -> Iterator[psutil.Process]:
-    """Our descendants, zombies and what the forkserver made included, and orphans of programs run by this test.
+    """Yield our descendants, including zombies and children of the forkserver, and orphans of programs of this test.
 
-    An orphan is no descendant any more; it is known by the TMPDIR that it was started with.
+    An orphan is no longer a descendant. It is recognized by the TMPDIR in its environment.
     """
     ours = set(psutil.Process().children(recursive=True))
     yield from ours
     mark = str(folder)
     for process in psutil.process_iter():
         if process not in ours and process.pid != os.getpid():
-            # It ended while we looked, is a zombie, or belongs to another user.
+            # Suppressed: it has ended meanwhile, is a zombie, or belongs to another user.
             with contextlib.suppress(psutil.Error, OSError):
                 if process.environ().get("TMPDIR") == mark:
                     yield process
 
 
 def _describe(process: psutil.Process) -> str:
-    """What a process is and runs, as far as that can still be found out."""
+    """Describe a process by pid, status and command line; by pid alone if it has ended."""
     try:
         return f"process {process.pid} ({process.status()}): {' '.join(process.cmdline())}"
     except psutil.Error:
@@ -225,19 +225,19 @@ def _describe(process: psutil.Process) -> str:
 
 
 def _open_fds() -> Iterator[str]:
-    """Each open fd, on Linux with what it refers to; nothing where the system can't tell."""
+    """Yield each open fd, on Linux with its target; nothing on systems that don't list fds."""
     folder = next((place for place in ("/proc/self/fd", "/dev/fd") if Path(place).is_dir()), None)
     for entry in os.listdir(folder) if folder else ():
         try:
             yield f"fd {entry} -> {os.readlink(f'{folder}/{entry}')}"
         except FileNotFoundError:  # the fd by which this folder was listed
             continue
-        except OSError:  # macOS: no link, so the number has to do
+        except OSError:  # macOS: no link, so only the number
             yield f"fd {entry}"
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Each file below `folder`, by its path from there, and each one in shared memory."""
+    """Yield each file below `folder`, by its relative path, and each of `SHARED_NAMES` in shared memory."""
     for path in folder.rglob("*"):
         if not path.match(Belongings.TOLERATED or "/"):
             yield str(path.relative_to(folder))
@@ -246,14 +246,14 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _held_by_strangers(ours: frozenset[psutil.Process]) -> frozenset[str]:
-    """The files in shared memory that a process which isn't ours has mapped, by their paths."""
+    """Return the paths of files in shared memory that foreign processes have mapped."""
     own = {os.getpid(), *(process.pid for process in ours)}
     inodes = set()
     for pid in set(psutil.pids()) - own:
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines():
                 if str(SHARED_MEMORY) in line:
-                    # By inode: libc maps a semaphore under another name, by which it is there before its own.
+                    # By inode: libc creates and maps a semaphore under a temporary name, then links it to its own.
                     inodes.add(int(line.split()[4]))
     held = set()
     for path in SHARED_MEMORY.iterdir():
@@ -265,10 +265,10 @@ def _held_by_strangers(ours: frozenset[psutil.Process]) -> frozenset[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _long_lived_helpers() -> Iterator[None]:
-    """Start what multiprocessing keeps for the life of the process, so that it isn't counted as left behind.
+    """Start the helpers that multiprocessing keeps for the life of the process, so that they don't count as leaks.
 
-    The forkserver imports torch once, instead of every rank of the reference by itself. Semaphores get a name by
-    which they are known as ours.
+    The forkserver imports torch once, instead of each rank of the reference. Semaphores get a name with our pid, so
+    that they can be recognized.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -280,7 +280,7 @@ def _long_lived_helpers() -> Iterator[None]:
         multiprocessing.forkserver.ensure_running()
         multiprocessing.set_forkserver_preload(
             ["__main__"]
-        )  # as it was: else each template would import torch, too
+        )  # the default: otherwise each template would import torch, too
     arena = multiprocessing.RawValue("i")
     yield
     del arena
@@ -288,9 +288,9 @@ def _long_lived_helpers() -> Iterator[None]:
 
 @functools.cache
 def _load_torch() -> None:
-    """Import torch before anything is counted: it opens what it keeps."""
+    """Import torch before anything is counted: it opens files that it keeps open."""
     importlib.import_module("torch.multiprocessing")
-    # Or each collection walks its 200,000 objects.
+    # Without the freeze, each collection walks torch's 200,000 objects.
     gc.collect()
     gc.freeze()
 
@@ -299,7 +299,7 @@ def _load_torch() -> None:
 def _nothing_left(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """After every test, unasked: no process, no fd and no file is left."""
+    """Check after every test that no process, no fd and no file is left."""
     if _is_torch(request.node):
         _load_torch()
         # A declared difference: the reference never deletes its error files.
@@ -316,25 +316,25 @@ def _nothing_left(
     names = left.names()
     _end(left.processes)
 
-    if not failed:  # else it is noise: the traceback alone holds much
+    if not failed:  # otherwise it is noise: the traceback alone keeps many objects alive
         assert [] == names
 
 
 def _stop_kept_template() -> None:
-    """End what lives from call to call."""
+    """End the zygote, which lives from call to call."""
     forkserver = sys.modules.get("spawnx.launchers.forkserver")
     if forkserver is not None:
         forkserver.stop()
 
 
 def _left_after_settling(folder: Path, before: Belongings, seconds: float) -> Belongings:
-    """Give objects in reference cycles, and helpers that work by themselves, a moment to let go."""
+    """Return what is left. Collects reference cycles, and gives helpers up to `seconds` to release resources."""
     deadline = time.monotonic() + seconds
     left = Belongings.now(folder).beyond(before)
     while left != Belongings.NOTHING and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.01)
-        # Only what has been there all the time: other people's shared memory comes and goes.
+        # Only items that were present at every look: shared memory of other programs comes and goes.
         left = left.still(Belongings.now(folder))
         if any(name.startswith(str(SHARED_MEMORY)) for name in left.files):
             left = replace(left, files=left.files - _held_by_strangers(left.processes))
@@ -342,18 +342,18 @@ def _left_after_settling(folder: Path, before: Belongings, seconds: float) -> Be
 
 
 def _end(processes: frozenset[psutil.Process]) -> None:
-    """Kill and reap, so that neither the next test nor the interpreter's exit meets what this test left."""
+    """Kill and reap leaked processes, so that they affect neither the next test nor the interpreter's exit."""
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    for child in multiprocessing.active_children():  # before psutil, which would take the exit statuses
+    for child in multiprocessing.active_children():  # before psutil, which would reap them
         child.join(SETTLE_S)
     psutil.wait_procs(processes, timeout=SETTLE_S)
 
 
 @contextlib.contextmanager
 def _time_limit() -> Iterator[None]:
-    """Raise in a test that has hung, where there are alarms; everywhere, pytest dumps its stacks before."""
+    """Raise in a test that has hung, on systems with setitimer(2). pytest dumps the stacks before, on all systems."""
     if not hasattr(signal, "setitimer"):
         yield
         return

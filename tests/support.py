@@ -1,4 +1,4 @@
-"""What the tests share: the implementation under test, the start methods, and how to wait without sleeping."""
+"""Shared by the tests: the implementation under test, the start methods, and waits without sleep."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 START_METHODS = multiprocessing.get_all_start_methods()
-# Where the start method makes no difference: the one in which the reference needn't import torch once per rank.
-# Not on macOS, whose own libraries don't survive a fork.
+# For tests in which the start method makes no difference: the one in which ranks of the reference don't import torch.
+# Not fork on macOS, whose system libraries don't survive it.
 QUICK = "fork" if "fork" in START_METHODS and sys.platform != "darwin" else "spawn"
-# The start methods that pickle what they hand to a rank.
+# The start methods that pickle the arguments of a rank.
 PICKLING = [method for method in START_METHODS if method != "fork"]
 # Of those, the one in which the reference's ranks share one import of torch (see `_long_lived_helpers`).
 QUICK_PICKLING = "forkserver" if "forkserver" in START_METHODS else "spawn"
 LONG_S = 60.0
-# Whether ranks are held by pidfds, and have a guardian. Elsewhere, as on PyPy, multiprocessing starts them.
+# Whether ranks are held by pidfds and have a guardian. If not, as on PyPy, multiprocessing starts them.
 HAS_PIDFD = backends.named("python").has_pidfd()
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: /proc, prctl or pidfds")
@@ -49,7 +49,7 @@ needs_fork = pytest.mark.skipif("fork" not in START_METHODS, reason="needs the s
 
 @dataclass(frozen=True)
 class Impl:
-    """One implementation of the contract: spawnx on one backend, or by exec where it would clone; or the reference."""
+    """One implementation of the contract: spawnx on one backend, spawnx by exec instead of clone, or the reference."""
 
     name: str
 
@@ -60,12 +60,12 @@ class Impl:
 
     @property
     def package(self) -> str:
-        """The name under which a caller imports it `as mp`."""
+        """The name of the package that a caller imports `as mp`."""
         return "torch.multiprocessing" if self.is_torch else "spawnx"
 
     @property
     def mp(self) -> ModuleType:
-        """What a caller imports `as mp`."""
+        """The package that a caller imports `as mp`."""
         return importlib.import_module(self.package)
 
     @property
@@ -75,7 +75,7 @@ class Impl:
 
     @property
     def logger(self) -> str:
-        """The logger that tells of terminated ranks."""
+        """The name of the logger that warns of terminated ranks."""
         return "torch.multiprocessing.spawn" if self.is_torch else "spawnx"
 
     def start(
@@ -85,17 +85,17 @@ class Impl:
         return self.mp.start_processes(fn, args, nprocs, join=False, start_method=start_method, **options)
 
     def differs(self, *, torch: T, spawnx: T) -> T:
-        """Choose the side of a deliberate difference: what torch does, and what spawnx does."""
+        """Return the value for this implementation, where torch and spawnx differ on purpose."""
         return torch if self.is_torch else spawnx
 
     def every_failure(self, context: Any, **options: Any) -> list[Any]:
-        """Join until `join` returns True; return what it raised on the way, in that order."""
+        """Join until `join` returns True. Return the exceptions that it raised before, in order."""
         failures: list[Any] = []
         while True:
             try:
                 finish(context, **options)
             except self.module.ProcessException as failure:
-                # Its traceback holds the frames of `join`, and these the Process objects.
+                # Without its traceback, whose frames of `join` refer to the Process objects.
                 failures.append(failure.with_traceback(None))
             else:
                 return failures
@@ -111,7 +111,7 @@ def finish(context: Any, **options: Any) -> None:
 
 @functools.cache
 def forkserver_imports_main() -> bool:
-    """Whether multiprocessing's forkserver imports the main module itself, and not each rank: newer patches do."""
+    """Whether multiprocessing's forkserver imports the main module, instead of each rank: it does in newer patches."""
     source = """
 import multiprocessing, os
 imported_in = os.getpid()
@@ -134,11 +134,11 @@ if __name__ == "__main__":
 
 
 def wait_ended(processes: Iterable[Any]) -> None:
-    """Wait until processes have ended, and leave their exit statuses to others."""
+    """Wait until processes have ended, without reaping them."""
     for process in processes:
         if not wait([process.sentinel], timeout=LONG_S):
             raise TimeoutError(f"{process} has not ended")
-        # A sentinel may be a pipe, which a process closes a moment before its status is there.
+        # A sentinel may be a pipe. A process closes it a moment before its exit status is available.
         if hasattr(os, "waitid"):
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -150,7 +150,7 @@ def wait_ended(processes: Iterable[Any]) -> None:
 
 
 def take(queue: Any, count: int) -> list[Any]:
-    """Take items off a SimpleQueue into which all writers have written, and sort them."""
+    """Take `count` items off a SimpleQueue, and return them sorted by their repr."""
     return sorted((queue.get() for _ in range(count)), key=repr)
 
 
@@ -160,7 +160,7 @@ class Program:
 
     impl: Impl
     folder: Path
-    # What the interpreter is told before the program.
+    # Options of the interpreter.
     options: tuple[str, ...] = ()
 
     def write(self, source: str, name: str = "program.py") -> Path:
@@ -176,29 +176,29 @@ class Program:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment, in which spawnx and the tests are found by every process."""
+        """The environment, in which every process can import spawnx and the tests."""
         places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         return {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
 
     def run(self, source: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run the program to its end."""
+        """Run the program until it ends."""
         return self.run_command(self.command(source, *arguments), **options)
 
     def run_command(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end in the program's environment."""
+        """Run a command until it ends, in the program's environment."""
         given = {"env": self.environment, "timeout": LONG_S, **options}
         if "input" not in options:
             given["stdin"] = subprocess.DEVNULL
         return subprocess.run(command, capture_output=True, text=True, check=False, **given)
 
     def output(self, source: str, *arguments: str) -> list[str]:
-        """Run a program that must end well, and return the lines that it printed."""
+        """Run a program, check that it exits with 0, and return the lines that it printed."""
         done = self.run(source, *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
     def popen(self, source: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        """Start the program and talk to it by its standard streams."""
+        """Start the program, with pipes as its standard streams."""
         return subprocess.Popen(
             self.command(source, *arguments),
             env=self.environment,

@@ -1,1 +1,1 @@
-"""What happens when a rank has failed: from the first sign to the exception."""
+"""The handling of a failed rank, from the first sign to the exception."""

@@ -1,4 +1,4 @@
-"""Which of the ranks that have raised are about to end by themselves, and which hang: seen by whether they work."""
+"""Separates ranks that have raised and still work, which will soon end by themselves, from ranks that hang."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Seconds within which a rank that works must have ended. An interpreter that has torch takes 0.3 to get rid of it, on a
-# machine that has nothing else to do.
+# Seconds within which a rank that works must have ended. An interpreter with torch takes 0.3 s to finalize on an idle
+# machine.
 _LONGEST = 5.0
-# Seconds of processor time, between two looks, from which on a rank works: more than finalizers take before one hangs.
+# A rank that uses this many seconds of processor time between two looks works. Finalizers use less before one hangs.
 _WORKS = 0.05
 
 
 class Activity:
-    """Since when ranks that have raised have done nothing."""
+    """Knows since when each rank that has raised is idle."""
 
     def __init__(self) -> None:
-        # Seconds of processor time that each had used at the last look; None before the first one.
+        # Seconds of processor time that each rank had used at the last look; None before the first one.
         self._used: dict[int, float | None] = {}
         self._idle: dict[int, float] = {}
 
     def idle_since(
         self, now: float, raised: Mapping[int, float], pids: Mapping[int, int]
     ) -> dict[int, float]:
-        """Look at all ranks that were measured before.
+        """Look at the ranks that have raised and were measured before.
 
         Args:
             now: `clock.monotonic()`.
@@ -35,7 +35,8 @@ class Activity:
             pids: rank -> pid, of the ranks that live.
 
         Returns:
-            rank -> from when on the living rank is spared: since it last worked, but not for ever.
+            rank -> the time from which `SPARED` counts, for living ranks: when the rank last worked, or raised. Work
+            spares a rank for `_LONGEST` seconds at most after it raised.
         """
         for rank, since in raised.items():
             if rank not in pids:
@@ -56,7 +57,7 @@ class Activity:
 
 
 def _look(pid: int, before: float) -> tuple[float, bool]:
-    """How much processor time a process has used, in seconds, and whether it works."""
+    """Return how many seconds of processor time a process has used, and whether it works."""
     with standard_library():
         import psutil
 
@@ -64,8 +65,9 @@ def _look(pid: int, before: float) -> tuple[float, bool]:
         process = psutil.Process(pid)
         with process.oneshot():
             times, status = process.cpu_times(), process.status()
-    except (psutil.Error, OSError):  # it has ended, or there is no /proc, or a sandbox forbids to look
+    except (psutil.Error, OSError):  # it has ended, or there is no /proc, or a sandbox forbids reading it
         return 0.0, False
     used = times.user + times.system
-    # Waiting for a processor counts as running, and for a disk as working (proc_pid_stat(5)).
+    # A process that waits for a processor has the state "running". One that waits for a disk counts as working, too
+    # (proc_pid_stat(5)).
     return used, status in {psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP} or used - before >= _WORKS

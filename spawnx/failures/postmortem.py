@@ -1,4 +1,4 @@
-"""What a failed rank leaves besides its report: its line on the scoreboard, its stack, the traces of a kill."""
+"""The post-mortem of a failed rank: its report, its line on the scoreboard, its stack, signs of an OOM kill."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _WITH_STACK = {
     for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV")
     if hasattr(signal, name)
 }
-# For how long an interpreter is tried, and how much is quoted of what it says, from the end.
+# How many seconds a trial of an interpreter may take, and how many characters of its stderr are quoted, from the end.
 _TRY_S = 10.0
 _SAID = 4000
 _TORN = "Process {} had raised, and was ended before its report was whole: what it raised is not known."
 
 
 class PostMortem:
-    """What was there before ranks came to user code, and where they have left what they could.
+    """Collects what is known of the failed ranks of a context. Made before ranks reach user code: it counts OOM kills.
 
     Args:
-        scoreboard: that of the ranks.
+        scoreboard: the scoreboard of the ranks.
         began: `clock.monotonic()` when their start began.
-        fresh: whether each is an interpreter of its own.
+        fresh: whether each rank is an interpreter of its own.
     """
 
     def __init__(self, scoreboard: Scoreboard, began: float, *, fresh: bool) -> None:
@@ -50,21 +50,21 @@ class PostMortem:
         self._lines: Sequence[Line] = ()
 
     def failing(self) -> list[int]:
-        """The ranks that have caught an exception, and are about to report it, or have."""
+        """Return the ranks that have caught an exception, whether they have reported it yet or not."""
         return self._scoreboard.failing()
 
     def read(self) -> None:
-        """Look once, for all failures that are told after that; before the scoreboard is closed."""
+        """Read the scoreboard once, for all later calls of `failure`; to be called before the scoreboard is closed."""
         self._lines = self._scoreboard.lines()
 
     def failure(self, ended: Ended, when: float, *, signalled: bool, lives: bool) -> Failure:
-        """All that is known of a failed rank.
+        """Return all that is known of a failed rank.
 
         Args:
             ended: how it ended.
-            when: at which time it failed.
-            signalled: whether it ended because we had signalled it.
-            lives: whether it could not be ended.
+            when: the time when it failed.
+            signalled: whether it ended because the supervisor had signalled it.
+            lives: whether the teardown could not end it.
         """
         line = self._lines[ended.rank] if self._lines else None
         report, code = ended.report, ended.exit_code
@@ -110,10 +110,10 @@ class PostMortem:
 
 
 def try_interpreter() -> str:
-    """What the interpreter of ranks does now, in words, where one has ended before it could say anything.
+    """Start the interpreter of ranks again, and describe how it ends. Used if a rank ended before it could report.
 
-    Tried again, because its standard error was the supervisor's: to read it, every rank's would have to be diverted.
-    It begins as ranks of our own launching do, and ends where these would come to their own arguments.
+    The rank's own standard error was the supervisor's. To read it, that of every rank would have to be diverted.
+    The trial begins as a rank of spawnx's launchers does, and ends before it would read arguments of its own.
     """
     with standard_library():
         import subprocess
@@ -140,7 +140,7 @@ def try_interpreter() -> str:
 
 
 def _beginning(opened: contextlib.ExitStack) -> tuple[list[str], list[int], str]:
-    """A command line that begins as that of a rank, the fds that it needs, and what is tried by it."""
+    """Return a command line that begins as that of a rank, the fds that it needs, and what it tries, in words."""
     if not hasattr(os, "memfd_create"):
         return interpreter.bare_command(), [], "with nothing to do"
     arguments = pickle.dumps({"path": interpreter.path_to_send(), "backend": backends.choose()[0].name})
@@ -151,7 +151,7 @@ def _beginning(opened: contextlib.ExitStack) -> tuple[list[str], list[int], str]
 
 
 def oom_kills() -> int | None:
-    """How many processes of this one's cgroup the kernel has killed for want of memory; None if it doesn't tell."""
+    """Return how many processes of this process's cgroup the OOM killer has killed; None if the count is unknown."""
     for path in _counters():
         with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as file:
             for line in file:
@@ -162,5 +162,5 @@ def oom_kills() -> int | None:
 
 
 def _counters() -> list[str]:
-    """Where the count may stand (Linux 4.13)."""
+    """Return the files that may contain the count of OOM kills (Linux 4.13)."""
     return cgroup.files("memory", "memory.oom_control", "memory.events")

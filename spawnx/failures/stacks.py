@@ -1,6 +1,6 @@
-"""Where ranks are: their Python stacks, of all their threads, written by faulthandler when they are asked by a signal.
+"""The Python stacks of all threads of living ranks. faulthandler writes them when a signal asks for them.
 
-The handler is C and takes no lock: it answers also where a rank is busy in C, or waits for the interpreter's lock.
+The handler is C and takes no lock. So a rank answers even if it is busy in C, or waits for the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from spawnx.backends.contract import Backend
     from spawnx.ipc.scoreboard_reader import Scoreboard
 
-# Seconds for which an answer is waited: a rank that is stopped, or hangs in the kernel, gives none.
+# Seconds to wait for an answer. A rank that is stopped, or hangs in the kernel, gives none.
 _ANSWERS_WITHIN = 2.0
-# Seconds between two looks at whether all have answered.
+# Seconds between two checks whether all ranks have answered.
 _LOOK_EVERY = 0.01
 
 
@@ -32,12 +32,12 @@ def dump(processes: Mapping[int, BaseProcess], scoreboard: Scoreboard, backend: 
     """Ask ranks for their stacks.
 
     Args:
-        processes: whom, by rank; they have been started.
-        scoreboard: of their context.
-        backend: by which they are signalled.
+        processes: started processes, by rank.
+        scoreboard: the scoreboard of their context.
+        backend: the backend that sends the signals.
 
     Returns:
-        What each has written, by rank; or, in brackets, why it has not.
+        The stacks that each has written, by rank; or, in brackets, why it has written none.
     """
     lines = scoreboard.lines()
     before = {rank: len(scoreboard.stack(rank)) for rank in processes if lines and lines[rank].ready}
@@ -65,9 +65,9 @@ def _ask(processes: list[BaseProcess], backend: Backend) -> None:
 
 
 def _is_answering(pid: int) -> bool:
-    """Whether a process has still to take the signal, or is in the handler, in which it is blocked.
+    """Whether the signal is still pending in a process, or blocked, as it is while the handler runs.
 
-    Where the system doesn't tell (macOS), each is given all the time there is.
+    Without /proc (macOS) that can't be seen: each rank then gets the full time.
     """
     try:
         with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
@@ -80,7 +80,7 @@ def _is_answering(pid: int) -> bool:
 
 
 def _why(process: BaseProcess, *, asked: bool) -> str:
-    """Why there is none."""
+    """Return why a rank has written no stack."""
     if not process.is_alive():
         return "the rank has ended"
     if asked:

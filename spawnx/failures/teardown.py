@@ -1,4 +1,4 @@
-"""How the ranks of a failed context are ended: a ladder with one clock for the whole group. Pure: it sends nothing."""
+"""Teardown of a failed context: a ladder of signals with one clock for the whole group. Pure: it sends nothing."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# Seconds after SIGKILL that a rank may take to end: one that takes longer must not hang the supervisor.
+# Seconds that a rank may take to end after SIGKILL. One that takes longer must not hang the supervisor.
 LAST_WAIT = KILLED_WITHIN
-# Seconds that a rank which has raised gets to end by itself, since it last worked, so that its exit code is its own.
+# Seconds for which a rank that has raised may be idle before it is signalled. If it ends by itself, its exit code is
+# its own.
 SPARED = 0.5
-# Steps are no closer together than this: ranks that raised one after the other are signalled in a few groups.
+# The shortest wait between two steps, in seconds. So ranks that raised one after the other are signalled in few groups.
 _STEP = 0.05
 
 SIGTERM = int(signal.SIGTERM)
-# Windows has no SIGKILL: `Process.kill` is `terminate` there.
+# On Windows, which has no SIGKILL, `Process.kill` is `terminate`.
 SIGKILL = int(getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 class Step:
-    """What is to be done now.
+    """One step of a teardown.
 
     Attributes:
-        ranks: to whom to send a signal.
-        kill: which one: SIGKILL, or else SIGTERM.
-        wait: for how many seconds to wait then, unless all have ended before; None: they are left to the system.
+        ranks: the ranks to signal.
+        kill: whether the signal is SIGKILL; otherwise it is SIGTERM.
+        wait: how many seconds to wait after that, or less if all end sooner. None: leave the ranks to the system.
     """
 
     __slots__ = ("kill", "ranks", "wait")

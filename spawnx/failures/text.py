@@ -1,4 +1,4 @@
-"""How failures are told: the exception in the reference's words (torch 2.13), and beside it what those don't say."""
+"""Texts of failures: exceptions and warnings in the reference's words (torch 2.13), and notes that say more."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ if TYPE_CHECKING:
     from spawnx.failure import Failure
     from spawnx.watch.watcher import Ended
 
-# Above so many, the ranks that are terminated are summed up in one warning.
+# Up to this many ranks each get a warning of their own; more are summed up in one.
 _WARN_EACH = 8
-# How many lines the table of the other failures has, and how many characters of what a rank raised are in each.
+# The most lines in the table of other failures, and the most characters of an exception in each.
 _LINES = 16
 _WIDTH = 100
-# How many characters of a traceback are searched for what is in a line, from the end.
+# How many characters of a traceback are searched for the exception's line, from the end.
 _SEARCHED = 1 << 16
 _BY_FAULTHANDLER = "Fatal Python error"
 _ADDRESS = re.compile(r"0x[0-9A-Fa-f]+")  # PyPy writes them with capitals
 
 
 def warn(signum: int, pids: Sequence[int | None]) -> None:
-    """One warning per process that is about to be signalled, in the reference's words; one in all if they are many."""
+    """Log a warning for each process that is about to be signalled, or a single one for more than `_WARN_EACH`.
+
+    The texts for single processes are the reference's.
+    """
     if not pids:
         return
     with standard_library():
@@ -51,7 +54,7 @@ def warn(signum: int, pids: Sequence[int | None]) -> None:
 
 
 def exception_of(failure: Ended, alive: Sequence[int]) -> ProcessException:
-    """A failure in the reference's words; then, if need be, who could not be ended."""
+    """Return a failure in the reference's words, and the ranks that could not be ended, if any."""
     more = _told_unkillable(alive)
     if failure.report is not None:
         msg = f"\n\n-- Process {failure.rank:d} terminated with the following error:\n{failure.report.message}{more}"
@@ -77,7 +80,7 @@ def _told_unkillable(ranks: Sequence[int]) -> str:
 def timeout_error(
     timeout: float, ranks: int, tracebacks: Mapping[int, str], alive: Sequence[int]
 ) -> ProcessTimeoutError:
-    """Who has not ended in time, and where they were: ranks that were in the same place are told together."""
+    """Return the error for ranks that have not ended in time, with their stacks. Equal stacks are printed once."""
     by_place: dict[str, list[int]] = {}
     for rank, text in tracebacks.items():
         by_place.setdefault(_ADDRESS.sub("", text), []).append(rank)
@@ -89,7 +92,7 @@ def timeout_error(
 
 
 def add_notes(error: BaseException, failures: Sequence[Failure]) -> None:
-    """Add what the message of the first failure doesn't say, and a table of the others, as notes (CPython 3.11)."""
+    """Add notes (CPython 3.11): what the message of the first failure doesn't say, and a table of the others."""
     if sys.version_info >= (3, 11):
         for note in _notes(failures[0], failures[1:]):
             error.add_note(note)

@@ -1,4 +1,4 @@
-"""Guard: the one object by which a call holds its resources, and through which its guardian holds the ranks."""
+"""Guard: owns the resources of one call, and hands its ranks over to the guardian."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ _ENDS_WITHIN = 1.0
 
 
 class Guard:
-    """The folder of one call, and who guards its ranks.
+    """Owns the folder and the other resources of one call, and its guardian.
 
-    The context holds it, and so does each rank's Process: it lasts until the ranks have ended and the context knows it;
-    where nobody joins, until the last Process is forgotten; at the latest until this process exits.
+    The context and the Process of each rank refer to it. It is closed when the ranks have ended and the context has
+    seen that. Without a join, it is closed when the last Process is collected, or when this process exits.
 
     Args:
-        backend: by which the guardian is started and the ranks are held.
-        ranks: how many there will be.
+        backend: starts the guardian, and opens pidfds of the ranks.
+        ranks: how many ranks the call will have.
 
     Attributes:
-        folder: where ranks report; 0700, removed at the end.
-        began: `clock.monotonic()` when it was made, before the first rank.
-        kind: who guards: `GUARDIAN`, a process of its own; `LIFELINE`, a thread in each rank, where there are no
-            pidfds; `OFF`, only the kernel.
+        folder: the path of the folder in which ranks report; 0700, removed at the end.
+        began: `clock.monotonic()` when the guard was made, before the first rank.
+        kind: what guards the ranks: `GUARDIAN`, a process of its own; `LIFELINE`, a thread in each rank, on systems
+            without pidfds; `OFF`, only the kernel.
         grace: how long ranks may outlive the supervisor, in seconds; 0 if `OFF`.
-        holds_all: whether the guardian holds all ranks, where it was asked to before they were adopted; else None.
-        on_end: called when a Process has seen its rank ended, and the context is gone: nobody else will.
-        join_thread: waits, for some seconds, for the end of the thread that has created the ranks, and ends with them.
+        holds_all: whether the guardian holds all ranks, if they were handed over before their adoption; else None.
+        on_end: called when a Process sees its rank ended, if the context that would see it was collected; or None.
+        join_thread: waits up to the given seconds for the launching thread, which ends after the ranks.
 
     Raises:
         ValueError: `SPAWNX_ORPHAN_GRACE` has no meaning.
@@ -66,7 +66,7 @@ class Guard:
         self._backend = backend
         if self.kind == GUARDIAN:
             uninterrupted.do(partial(self._open, ranks))
-        else:  # no process is made: a thread would be one more for the limit of these
+        else:  # creates no process, so it does without a thread, which would count against the limit of threads
             self._open(ranks)
         self.folder = self._resources.folder.path
         self._resources.folder.mark_untouched()
@@ -74,7 +74,7 @@ class Guard:
     def _open(self, ranks: int) -> None:
         with streams_taken():
             self._resources = Resources(ranks)
-            # The callback has no reference to this guard, whose end calls it.
+            # The callback must not refer to this guard: it is called when the guard is collected.
             self._close = mp_process.close_late(self, self._resources.close)
             try:
                 self._resources.open(gated=self.kind == GUARDIAN)
@@ -86,48 +86,49 @@ class Guard:
 
     @property
     def sentinel(self) -> int:
-        """What becomes readable when the guardian has ended; -1 if there is none."""
+        """The fd that becomes readable when the guardian has ended; -1 if there is none."""
         guardian = self._resources.guardian
         return -1 if guardian is None else guardian.child.pidfd
 
     @property
     def notices(self) -> int:
-        """The fd at which ranks say that they have reported; -1 if they can't."""
+        """The supervisor's end of the pipe of notices; -1 if there is none."""
         return self._resources.notices
 
     @property
     def scoreboard(self) -> scoreboard.Scoreboard:
-        """What ranks say of themselves."""
+        """The scoreboard of the ranks."""
         return self._resources.scoreboard
 
     @property
     def ends(self) -> Ends:
-        """What is to be handed over to each rank."""
+        """The fds to hand over to each rank."""
         return self._resources.ends
 
     def is_untouched(self) -> bool:
-        """Whether one look says that no rank has left anything in the folder."""
+        """Whether no rank has left anything in the folder. Costs one stat(2) for all ranks."""
         return self._resources.folder.is_untouched()
 
     def report(self, rank: int) -> Report | None:
-        """What a rank has reported, in the folder or on the scoreboard; None if it has not, or it can't be read."""
+        """Return the report of a rank, from the folder or the scoreboard; None if there is none that can be read."""
         return self._resources.folder.report(rank) or reports.parse(self._resources.scoreboard.report(rank))
 
     def has_ended_well(self, rank: int) -> bool:
-        """Whether a rank has left word that it ended well."""
+        """Whether a rank has recorded, by a file, that it ended well."""
         return self._resources.folder.has_ended_well(rank)
 
     def hold_child(self, pidfd: int) -> None:
-        """Have the guardian hold a process that makes ranks, until it has ended by itself."""
-        # Unarmed: an exec in the thread that launched it sends no signal, and it takes none but SIGKILL.
+        """Hand over to the guardian a process that creates ranks. It is held until it ends by itself."""
+        # Unarmed: if the thread that launched it calls exec, the kernel sends no death signal. The process blocks all
+        # signals but SIGKILL.
         self._hand_over(protocol.HOLD_UNARMED, [pidfd])
 
     def hold_unadopted(self, pidfds: Sequence[int]) -> bool:
-        """Have the guardian hold all ranks, before they become children of this process; whether it does."""
+        """Hand all ranks over to the guardian, before this process adopts them. Return whether it holds them."""
         return self._hand_over(protocol.HOLD_ARMED, pidfds)
 
     def _hand_over(self, word: bytes, pidfds: Sequence[int]) -> bool:
-        """Hand processes over to the guardian; whether it holds them."""
+        """Hand processes over to the guardian. Return whether it holds them."""
         guardian = self._resources.guardian
         if guardian is None:
             return False
@@ -140,32 +141,32 @@ class Guard:
         return True
 
     def open_gate(self, ranks: Sequence[RankProcess]) -> None:
-        """Have the guardian hold all ranks, which have been started, then let them on to user code."""
+        """Hand all ranks, which have been started, over to the guardian. Then open the gate to user code."""
         if self.kind == GUARDIAN:
             held = self._hold(ranks) if self.holds_all is None else self.holds_all
             gate.let(self._resources.gate, len(ranks), gate.HELD if held else gate.UNHELD)
         self._resources.close_gate()
 
     def shut_gate(self) -> None:
-        """Let no rank on, and those that wait leave."""
+        """Shut the gate for good: no rank passes, and ranks that wait at it end."""
         self._resources.close_gate()
 
     def renew(self, ranks: Sequence[RankProcess]) -> None:
-        """Start another guardian for the ranks that live, in place of one that has ended."""
+        """Replace a guardian that has ended, for the ranks that still live."""
         self._resources.dismiss()
         self._start_guardian()
         self._hold(ranks)
 
     def remove_folder(self) -> None:
-        """Remove the folder, when its files have been read."""
+        """Remove the folder. Its files have been read."""
         self._resources.folder.remove()
 
     def dismiss(self) -> None:
-        """Let the guardian end: no rank lives. May be called again."""
+        """Dismiss the guardian: no rank lives any more. May be called again."""
         self._resources.dismiss()
 
     def close(self) -> None:
-        """Dismiss the guardian and remove the folder. May be called again, also where an interrupt has cut it short."""
+        """Dismiss the guardian and remove the folder. May be called again, also after an interrupt has cut it short."""
         self._resources.close()
         self._close()
         if self.join_thread is not None:
@@ -178,7 +179,7 @@ class Guard:
             _warn(error)
 
     def _hold(self, ranks: Iterable[RankProcess]) -> bool:
-        """Hand ranks over; whether all are held."""
+        """Hand ranks over to the guardian. Return whether it holds all."""
         guardian = self._resources.guardian
         if guardian is None:
             return False
@@ -205,7 +206,7 @@ class Guard:
         return all_held
 
     def _pidfd(self, rank: RankProcess, opened: contextlib.ExitStack) -> int:
-        """A pidfd of a rank, whoever started it: its own, or one that `opened` closes; -1 if there is no room."""
+        """Return the pidfd of a rank, or, if it has none, a new one that `opened` closes; -1 if no fd is free."""
         if rank.holds_pidfd:
             return int(rank.sentinel)
         try:
@@ -219,7 +220,7 @@ class Guard:
 
 
 class Unguarded:
-    """What a context made by hand has in place of a guard: its ranks report in files of the caller's.
+    """Takes the place of a guard in a context made by hand. Its ranks report in files of the caller.
 
     Attributes:
         began: `clock.monotonic()` when it was made.
@@ -237,29 +238,29 @@ class Unguarded:
         self._error_files = error_files
 
     def is_untouched(self) -> bool:
-        """Nobody knows."""
+        """Return False: it is unknown."""
         return False
 
     def report(self, rank: int) -> Report | None:
-        """What a rank has reported in its file."""
+        """Return the report of a rank, from its file."""
         return reports.read(self._error_files[rank])
 
     def has_ended_well(self, rank: int) -> bool:
-        """No such rank says so."""
+        """Return False: these ranks don't record it."""
         del rank
         return False
 
     def renew(self, ranks: Sequence[RankProcess]) -> None:
-        """There is no guardian to be replaced."""
+        """Do nothing: there is no guardian."""
 
     def remove_folder(self) -> None:
-        """The files are the caller's."""
+        """Do nothing: the files are the caller's."""
 
     def dismiss(self) -> None:
-        """There is no guardian."""
+        """Do nothing: no guardian was started."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there are no resources."""
 
 
 def _warn(error: OSError) -> None:
@@ -268,5 +269,5 @@ def _warn(error: OSError) -> None:
 
     logging.getLogger("spawnx").warning(
         "no guardian for these ranks (%s): only the kernel ends them if this process is killed",
-        str(error),  # not the error, which has frames, and these have ranks: a handler may keep it
+        str(error),  # not the error: a handler of logging may keep it, and its frames refer to ranks
     )

@@ -1,4 +1,4 @@
-"""A process of the supervisor's that is no rank: a guardian, a template."""
+"""Child processes of the supervisor that are no ranks: guardians, templates, the zygote."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
     from spawnx.backends.contract import Backend, Program
 
-# Seconds that one which is dismissed may take to end; who takes longer is stopped.
+# Seconds that a process may take to end after it was asked to. One that takes longer is killed.
 _ENDS_WITHIN = 1.0
 
 
 class Child:
-    """A program that was launched, held by its pidfd.
+    """A launched process, held by its pidfd.
 
     Args:
-        backend: by which it is watched, signalled and reaped.
-        pid: of a child; 0: it is a child of the zygote's.
-        pidfd: of the same; from now on its own.
+        backend: watches, signals and reaps it.
+        pid: its pid; 0 if it is a child of the zygote.
+        pidfd: its pidfd, which this object will close.
 
     Attributes:
-        pidfd: readable when it has ended.
+        pidfd: readable when the process has ended; -1 when closed.
     """
 
     __slots__ = ("_backend", "_pid", "pidfd")
@@ -40,32 +40,32 @@ class Child:
 
     @classmethod
     def launch(cls, backend: Backend, program: Program) -> Child:
-        """Launch a program.
+        """Launch a program in a new process.
 
         Raises:
-            OSError: it could not be started.
+            OSError: the program could not be started.
         """
         return cls(backend, *backend.launch(program))
 
     def kill(self) -> None:
-        """Send SIGKILL, if it is still known."""
+        """Send SIGKILL, unless the pidfd is closed."""
         pidfd = self.pidfd
         if pidfd >= 0:
             signal_child(self._backend, self._pid, pidfd, signal.SIGKILL)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait up to `timeout` seconds, or for ever, for it to end; whether it has."""
+        """Wait up to `timeout` seconds, or for ever, for the end of the process. Return whether it has ended."""
         return wait_readable([self.pidfd], timeout)
 
     def reap(self) -> int:
-        """Forget it, which has ended; its exit code, or `LOST`."""
+        """Reap the process, which has ended, and close its pidfd. Return its exit code, or `LOST`."""
         code = self._backend.peek(self.pidfd)
         self._backend.reap([self.pidfd])
         self.close()
         return LOST if code is None else code
 
     def end(self) -> int:
-        """Wait for it, which was told to end; its exit code, or `LOST`, also where it was reaped before."""
+        """Wait for a process that was asked to end, and reap it. Return its exit code; `LOST` if that is unknown."""
         if self.pidfd < 0:
             return LOST
         if not self.wait(_ENDS_WITHIN):
@@ -81,13 +81,13 @@ class Child:
 
 
 def connection() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a connection that keeps messages apart (unix(7), SOCK_SEQPACKET), and whose reads wait.
+    """Return both ends of a connection that keeps message boundaries (unix(7), SOCK_SEQPACKET). Reads block.
 
-    Whatever `socket.setdefaulttimeout` says: that is for the program's own sockets, and would make the end of the other
-    process one that doesn't wait (O_NONBLOCK).
+    `socket.setdefaulttimeout` is for the program's own sockets, so its effect is undone. It would set O_NONBLOCK, also
+    on the end of the other process.
     """
     with standard_library():
-        import socket  # not at the top: contexts without a child need none
+        import socket  # not at the top: a context without such a child doesn't need it
 
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in ends:
@@ -96,7 +96,7 @@ def connection() -> tuple[socket.socket, socket.socket]:
 
 
 def describe_exit(code: int) -> str:
-    """How a process ended, in words that follow "ended"."""
+    """Describe how a process ended, in words that follow "ended"."""
     if code == LOST:
         return "in an unknown way"
     return f"with exit code {code}" if code >= 0 else f"by signal {-code}"

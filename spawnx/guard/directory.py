@@ -1,7 +1,7 @@
-"""The folder of one call: where ranks report. Reached by an fd from its beginning to its end.
+"""The folder of one call, in which ranks report. The supervisor reaches it by an fd from its creation to its removal.
 
-By its path only ranks write there. In a temporary directory where another user may rename, the path may be another
-folder's by now, or a link to one: what is read and removed here is what was made here.
+Only ranks write by its path. Where another user may rename in the temporary directory, the path may lead to another
+folder by now, or be a link to one. By the fd, the supervisor reads and removes files of its own folder only.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from spawnx.ipc.report import Report
 
-# Where the temporary directory is missing, read-only or full, as in a container with a read-only root.
+# Errors of a temporary directory that is missing, read-only or full, as in a container with a read-only root.
 _NO_PLACE = {errno.ENOENT, errno.ENOTDIR, errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT}
 _IN_MEMORY = "/dev/shm"  # noqa: S108 - by mkdtemp, as in the temporary directory
 
 
 class Folder:
-    """A new one, 0700. Removed at the end, with what ranks leave there.
+    """A new folder, with mode 0700. It is removed at the end, with the files of the ranks.
 
     Attributes:
         path: absolute, as ranks may change their working directory.
-        fd: of the folder; -1 where the system has none (Windows), and in the end.
+        fd: an fd of the folder; -1 on systems without O_DIRECTORY (Windows), and after the end.
 
     Raises:
-        OSError: it can't be made.
+        OSError: the folder can't be made.
     """
 
     def __init__(self) -> None:
@@ -48,24 +48,24 @@ class Folder:
                 raise
 
     def mark_untouched(self) -> None:
-        """Have it seen by one look, not by one for each rank, that nobody has written here."""
-        with contextlib.suppress(OSError):  # then it looks touched, and each is looked for
+        """Reset the folder's time, so that `is_untouched` needs one stat(2) and not one for each rank."""
+        with contextlib.suppress(OSError):  # then it looks touched, and the report of each rank is looked for
             os.utime(self._itself, (0, 0))
 
     def is_untouched(self) -> bool:
-        """Whether no rank has left anything since `mark_untouched`: every new name renews the folder's time."""
+        """Whether no rank has left anything since `mark_untouched`: each new name updates the folder's time."""
         try:
             return not self._gone and os.stat(self._itself).st_mtime_ns == 0
         except OSError:
             return False
 
     def report(self, rank: int) -> Report | None:
-        """What a rank has reported here; None if nothing, or nothing that can be read."""
+        """Return the report of a rank in this folder; None if there is none, or it can't be read."""
         path, folder = self._place(names.of_report(rank))
         return None if self._gone else reports.read(path, folder, self._owner)
 
     def has_ended_well(self, rank: int) -> bool:
-        """Whether a rank has left word that it ended well."""
+        """Whether a rank has recorded, by a file, that it ended well."""
         path, folder = self._place(names.of_report(rank) + names.ENDED)
         with contextlib.suppress(OSError):
             os.stat(path, dir_fd=folder, follow_symlinks=False)
@@ -73,20 +73,21 @@ class Folder:
         return False
 
     def remove(self) -> None:
-        """Remove what ranks have left, and the folder, unless something else is there. May be called again."""
+        """Remove the files of the ranks, and the folder unless other files are in it. May be called again."""
         if self._gone:
             return
         with contextlib.suppress(OSError):
             for name in os.listdir(self._itself):
                 if names.is_ours(name):
                     self._unlink(name)
-            # Nothing else of that name. Should it be renamed just now, the worst is that an empty folder is removed.
+            # Only if the path still leads to this folder. Another user may rename between this check and the rmdir:
+            # then, at worst, another empty folder is removed.
             if self.fd < 0 or os.path.samestat(os.fstat(self.fd), os.lstat(self.path)):
                 os.rmdir(self.path)
         self.leave()
 
     def leave(self) -> None:
-        """Have nothing to do with it any more: in a forked child. May be called again."""
+        """Close the fd, and neither read nor remove anything from now on, as in a forked child. May be called again."""
         self._gone = True
         fd, self.fd = self.fd, -1
         if fd >= 0:
@@ -97,7 +98,7 @@ class Folder:
         return self.path if self.fd < 0 else self.fd
 
     def _place(self, name: str) -> tuple[str, int | None]:
-        """A path and the fd of the folder from which it leads, as functions of `os` take them."""
+        """Return a path and a `dir_fd`, as functions of `os` take them. The fd is None if the path is absolute."""
         return (os.path.join(self.path, name), None) if self.fd < 0 else (name, self.fd)
 
     def _unlink(self, name: str) -> None:
@@ -107,7 +108,7 @@ class Folder:
 
 
 def _make() -> str:
-    """A new folder in the temporary directory, or in shared memory where that has no place for one."""
+    """Make a folder in the temporary directory, or in /dev/shm if that directory is missing, read-only or full."""
     try:
         return tempfile.mkdtemp(prefix="spawnx-")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The guardian of a call, as the supervisor sees it. What it does is in csrc/guard.c, or in `remote.guardian`."""
+"""The supervisor's handle of a guardian. The guardian itself is in csrc/guard.c, or in `remote.guardian`."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from spawnx.backends.contract import Backend
     from spawnx.guard.directory import Folder
 
-# Seconds that a guardian may take to answer: one that takes longer is stopped.
+# Seconds that a guardian may take to answer. One that takes longer is dismissed.
 _ANSWERS_WITHIN = 10.0
 
 
 class GuardianHandle:
-    """The process that outlives a killed supervisor for as long as it takes to end its ranks: csrc/guard.c says how.
+    """The guardian of one context: it outlives a killed supervisor until it has ended the ranks (csrc/guard.c).
 
-    One for each context, not one for the process: it starts in less time than a rank, and nothing of it is left when
-    the context has ended.
+    Each context has a guardian of its own, instead of one for the supervisor. A guardian starts in less time than a
+    rank, and nothing of it is left when the context has ended.
 
     Attributes:
-        channel: the socket over which it is told whom to hold.
+        channel: the socket to the guardian, over which it gets ranks to hold.
         child: its process.
 
     Raises:
-        OSError: it could not be started.
+        OSError: the guardian could not be started.
     """
 
     def __init__(self, backend: Backend, folder: Folder, grace: float) -> None:
@@ -54,10 +54,10 @@ class GuardianHandle:
             theirs.close()
 
     def hold(self, word: bytes, pidfds: Sequence[int]) -> None:
-        """Hand ranks over, with one of the words of `ipc.protocol`; when this returns, it holds them.
+        """Hand ranks over, with one of the words of `ipc.protocol`. When this returns, the guardian holds them.
 
         Raises:
-            OSError: it doesn't answer, or has no room for all.
+            OSError: the guardian doesn't answer, or has no room for all.
         """
         with standard_library():
             import socket
@@ -66,7 +66,7 @@ class GuardianHandle:
             some = pidfds[start : start + protocol.MAX_SENT]
             try:
                 socket.send_fds(self.channel, [word], some)
-                # One answer for each message: more of them would be fds in flight, which the kernel limits.
+                # Wait for the answer to each message: fds of unread messages are in flight, which the kernel limits.
                 answer = self.channel.recv(4)
             except ConnectionError:
                 answer = b""
@@ -76,11 +76,12 @@ class GuardianHandle:
                 raise OSError("the guardian can't hold all ranks: too many open files")
 
     def dismiss(self) -> None:
-        """Let it end, and reap it. May be called again."""
+        """Ask the guardian to end, and reap it. May be called again."""
         try:
             self.channel.send(protocol.DISMISS)
         except OSError:
-            # It has ended; or it can't be told, and would take the end of the channel for ours.
+            # The guardian has ended. Or no message can be sent: without one it takes a closed channel for the end of
+            # the supervisor.
             self.child.kill()
         self.channel.close()
         self.child.end()

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class Resources:
-    """What a guard opens, and must close.
+    """The resources that a guard opens and must close.
 
     Attributes:
-        folder, scoreboard: the supervisor's.
-        ends: the ranks'.
-        notices, gate: the supervisor's ends of these; -1 where there is none.
+        folder, scoreboard: as the supervisor uses them.
+        ends: the fds for the ranks.
+        notices, gate: the supervisor's ends of these pipes; -1 if there is none.
         guardian: None if there is none.
     """
 
@@ -38,7 +38,7 @@ class Resources:
         _inherited.add(self)
 
     def open(self, *, gated: bool) -> None:
-        """Open what is handed over to ranks, and what the supervisor has of it."""
+        """Open the scoreboard and the pipes: the ends for the ranks, and those of the supervisor."""
         self.scoreboard.fd = self.ends.scoreboard = out_of_the_way(
             scoreboard.make(self.folder.path, self._ranks)
         )
@@ -49,14 +49,14 @@ class Resources:
             self.ends.gate = out_of_the_way(self.ends.gate)
 
     def dismiss(self) -> None:
-        """Let the guardian end, if there is one. May be called again."""
+        """Dismiss the guardian, if there is one. May be called again."""
         if self.guardian is not None:
             self.guardian.dismiss()
             self.guardian = None
 
     def close(self) -> None:
-        """Close and remove all of it. May be called again, also where an interrupt has cut it short."""
-        # Each of them, whatever an interrupt cuts short: that one is done when this is called again.
+        """Close and remove all resources. May be called again, also after an interrupt has cut it short."""
+        # An interrupt may cut one of these short: the others still run, and the next call repeats that one.
         with contextlib.ExitStack() as rest:
             rest.callback(self.folder.remove)
             rest.callback(self._close_ends)
@@ -65,13 +65,13 @@ class Resources:
             self.dismiss()
 
     def close_gate(self) -> None:
-        """Close both ends: all ranks exist, and have theirs. What they have not read yet stays there for them."""
+        """Close both ends of the gate. Ranks have their own end, and unread words stay in the pipe for them."""
         self._forks = False
         _close(self, "gate")
         _close(self.ends, "gate")
 
     def leave(self) -> None:
-        """In a forked child, which may be a rank until all exist: close all that is not handed over to ranks."""
+        """Close, in a forked child, all that ranks don't use. Until all ranks exist, the child may be a rank."""
         if self.guardian is not None:
             self.guardian.channel.close()
             self.guardian.child.close()
@@ -87,8 +87,8 @@ class Resources:
         _close(self.ends, "notices")
 
 
-# What a forked child has of ours and must close: while it is open there, its other end isn't told that this process has
-# ended, or has become another program.
+# Resources that a forked child inherits and must close. While they are open there, the other ends see no end of file
+# when this process ends or calls exec.
 _inherited: weakref.WeakSet[Resources] = weakref.WeakSet()
 
 
@@ -103,7 +103,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _close(owner: Resources | Ends, name: str) -> None:
-    """Close an fd, once, whoever comes in between."""
+    """Close an fd once. The owner forgets its number first: a call out of a handler then finds -1."""
     fd = getattr(owner, name)
     setattr(owner, name, -1)
     if fd >= 0:

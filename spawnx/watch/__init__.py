@@ -1,1 +1,1 @@
-"""Which ranks have ended, and how."""
+"""The watch over ranks: sees which have ended, and how."""

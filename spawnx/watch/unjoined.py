@@ -1,8 +1,8 @@
-"""Contexts that nobody joins: their ranks are reaped, and what they hold is given back, when these have ended.
+"""Contexts that nobody joins: their ended ranks are reaped, and their resources released.
 
-A context that is dropped, or whose call was interrupted, has ranks that live on, as the reference has it. The standard
-library asks all children whether they have ended, each time that it starts one. Here one look shows which contexts have
-news: an epoll(7) over their own, so that a call costs what has ended, and not what lives.
+As in the reference, ranks live on when their context is dropped or their call was interrupted. The standard library
+polls all children each time that it starts one. spawnx polls one epoll(7) over the epolls of all contexts. So the cost
+of a call grows with the ranks that have ended, not with those that live.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class Unjoined:
-    """A context as it is when nobody joins it; kept until its ranks have ended, and it is gone or was joined.
+    """Stands for a context while nobody joins it. Kept until its ranks have ended and it was joined or collected.
 
     Args:
-        context: it is not held by this: when it is collected, what has ended is given back.
-        lock: of those who join it.
-        watcher, guard: what it has.
+        context: referred to weakly. When it is collected, resources that are no longer needed are released.
+        lock: the lock of its `join`.
+        watcher, guard: those of the context.
     """
 
     def __init__(self, context: object, lock: RLock, watcher: Watcher, guard: Guard) -> None:
@@ -39,9 +39,9 @@ class Unjoined:
         self._watcher = watcher
         self._guard = guard
         self._fd = watcher.fileno()
-        # Last of these: a handler may raise here, and the context is gone then.
+        # After the attributes: a handler may raise at this line. Then the context is collected, and `_drop` needs them.
         self._context = weakref.ref(context, lambda _: self._drop())
-        # A handler may raise before `_drop` has done anything. This callback is in C: no handler runs in it.
+        # A handler may raise before `_drop` has done anything. `list.append` is in C: no handler runs in it.
         self._told_gone = weakref.KeyedRef(context, _gone.append, id(self))
         _all[id(self)] = self
         if self._fd >= 0 and (epoll := _epoll()) is not None:
@@ -49,17 +49,17 @@ class Unjoined:
             _by_fd[self._fd] = self
 
     def _drop(self) -> None:
-        """The context is gone: what has ended is given back now, the rest by whoever sees the last rank ended."""
+        """Release unneeded resources: the context was collected. `look` releases the rest when no rank lives."""
         self._guard.on_end = self.look
         self.look()
 
     def look(self) -> None:
-        """Note and reap what has ended, unless somebody joins; give all back when nobody can join any more."""
+        """Note and reap ended ranks, unless another thread joins. Release all when none lives and nobody can join."""
         if self._pid != os.getpid() or self._looks or not self._lock.acquire(blocking=False):
             return
         try:
-            self._looks = True  # what it finds ended calls this again
-            # What is cut short is done by the next start: ends that were noted are no news any more.
+            self._looks = True  # to note an end may call this method again
+            # If an exception cuts this short, the next start repeats it. The epoll shows no end that was already noted.
             _again[id(self)] = self
             self._watcher.wait(0)
             if not self._watcher.any_alive:
@@ -74,12 +74,12 @@ class Unjoined:
             self._lock.release()
 
     def forget(self) -> None:
-        """Keep it no longer: it was joined, or has been given back. May be called again."""
+        """Drop this entry: the context was joined, or is released. May be called again."""
         _all.pop(id(self), None)
-        self._guard.on_end = None  # no circle: fds must not wait for a cycle collector
+        self._guard.on_end = None  # no reference cycle: fds must not wait for the cycle collector
         if _by_fd.get(self._fd) is self:
             del _by_fd[self._fd]
-            # Suppressed: its fd is closed, and with it what was registered.
+            # Suppressed: the fd is closed already, so the kernel has unregistered it.
             with contextlib.suppress(OSError, ValueError):
                 if (epoll := _epoll()) is not None:
                     epoll.unregister(self._fd)
@@ -88,21 +88,21 @@ class Unjoined:
 
 
 def reap() -> None:
-    """Reap what has ended of the contexts that nobody joins, at a cost that grows with what has ended."""
+    """Reap the ended ranks of contexts that nobody joins. The cost grows with the number of these ranks."""
     for one in (*_with_news(), *_again.values()):
         one.look()
     for reference in list(_gone):
         collected = _all.get(reference.key)
         if collected is not None:
             collected.look()
-        with contextlib.suppress(ValueError):  # another thread has seen to it
+        with contextlib.suppress(ValueError):  # another thread has removed it
             _gone.remove(reference)
 
 
 def _with_news() -> Iterable[Unjoined]:
     if not _all:
         return ()
-    if len(_by_fd) < len(_all):  # some have no epoll, or this process may not have another one
+    if len(_by_fd) < len(_all):  # some contexts have no epoll, or none could be opened over them
         return list(_all.values())
     epoll = _epoll()
     ready = [] if epoll is None else epoll.poll(0, len(_by_fd) or 1)
@@ -110,10 +110,10 @@ def _with_news() -> Iterable[Unjoined]:
 
 
 def _epoll() -> select.epoll | None:
-    """The epoll over those of all contexts; None where there is none."""
+    """Return the epoll over the epolls of all contexts; None if there is none."""
     global _of_all  # noqa: PLW0603 - one per process
     if _of_all is None:
-        # A process may have no fd left for it.
+        # Suppressed: the process may have no fd left.
         with contextlib.suppress(OSError):
             _of_all = select.epoll() if has_epoll() else None
     return _of_all
@@ -127,7 +127,7 @@ def _close() -> None:
 
 
 def _forget_all() -> None:
-    """In a forked child: the contexts are the parent's."""
+    """Forget all contexts in a forked child: they are the parent's."""
     for some in (_all, _by_fd, _again, _gone):
         some.clear()
     _close()
@@ -135,7 +135,7 @@ def _forget_all() -> None:
 
 _all: dict[int, Unjoined] = {}
 _by_fd: dict[int, Unjoined] = {}
-# Those whose look was cut short by an exception out of a signal handler, and the contexts that were collected.
+# Entries whose `look` was cut short by an exception out of a signal handler; and references to collected contexts.
 _again: dict[int, Unjoined] = {}
 _gone: list[weakref.KeyedRef[int, object]] = []
 _of_all: select.epoll | None = None

@@ -1,4 +1,4 @@
-"""Who has ended, and how: our ranks and foreign Process objects behind one interface."""
+"""The watcher: sees which ranks have ended, and how. One interface for our ranks and foreign Process objects."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from spawnx.ipc.report import Report
 
 
-# Seconds between two looks at ranks that can only be asked, for want of pidfds: above the hard limit on fds.
+# Seconds between two polls of ranks that have no pidfd, as the hard limit on fds leaves no room.
 _LOOK_EVERY = 0.05
-# Seconds within which a wait that blocks returns when what it waits for has happened, on a machine that is busy.
+# Seconds within which a blocked wait returns after its event, on a busy machine.
 _WAKES_WITHIN = 0.3
 # Watched as if they were ranks: the guardian of the context, and the pipe of its ranks' notices.
 _GUARDIAN = -1
@@ -37,13 +37,13 @@ class Ended:
 
     Attributes:
         rank: its index.
-        pid: what its process id was.
-        exit_code: as multiprocessing has it; 255 if `status_lost`.
-        status_lost: whether somebody else reaped it, so that nobody knows.
-        report: what it left, if it failed and said why.
-        alive: `clock.monotonic()` when we knew last that it lived.
-        seen: `clock.monotonic()` when we saw that it had ended.
-        peak_kib: the most memory that it had resident, in KiB; 0 where unknown.
+        pid: its process id.
+        exit_code: as in multiprocessing; 255 if `status_lost`.
+        status_lost: whether the exit status is unknown, because other code has reaped the rank.
+        report: the report of its failure; None if it left none.
+        alive: `clock.monotonic()` when it was last known to live.
+        seen: `clock.monotonic()` when it was seen ended.
+        peak_kib: its peak resident memory, in KiB; 0 if unknown.
     """
 
     __slots__ = ("alive", "exit_code", "peak_kib", "pid", "rank", "report", "seen", "status_lost")
@@ -71,28 +71,28 @@ class Ended:
 
     @property
     def failed(self) -> bool:
-        """Whether the rank failed: a rank that reported and then exits with 0 has."""
+        """Whether the rank failed. One that reported a failure and then exits with 0 has failed, too."""
         return self.exit_code != 0 or self.report is not None
 
 
 class Watcher:
     """Watches the processes of one context, each until it has ended.
 
-    Every step may be cut short by an exception out of a signal handler (Ctrl-C), and taken again: a rank is watched
-    until its end is noted, and noting it twice is noting it once.
+    An exception out of a signal handler (Ctrl-C) may cut any step short; the next call repeats it. A rank is watched
+    until its end is noted. To note an end twice has the effect of noting it once.
 
     Args:
-        processes: started ones. If all are ours, each is registered once. Foreign ones are waited for by their own
-            methods, as the reference does, all at each call.
-        guard: where they report, and whose guardian is replaced if it ends before its time.
-        backend: how ours are watched.
+        processes: started processes. If all are `RankProcess`, each is registered once. Otherwise all are waited for
+            at each call, by the processes' own methods, as in the reference.
+        guard: reads the reports of the ranks, and replaces the guardian if it ends too early.
+        backend: watches and reaps ranks of our launchers.
 
     Attributes:
         ended: the ranks that have ended and were not taken yet, in the order in which they were seen.
-        reported: what ranks have reported that live still.
-        reported_at: when that was known.
-        failed: the ranks that are known to have failed, one that has reported included, in the order in which that was
-            known. It only grows.
+        reported: the reports of ranks that still live.
+        reported_at: `clock.monotonic()` when each report became known.
+        failed: the ranks that are known to have failed, in the order in which that became known. A rank that has
+            reported is one of them, even if it lives. The list only grows.
     """
 
     def __init__(self, processes: Sequence[BaseProcess], guard: Guard | Unguarded, backend: Backend) -> None:
@@ -109,7 +109,7 @@ class Watcher:
         self._watched = dict.fromkeys(self._alive, True)
         self._backend = backend
         ours = [process for process in processes if isinstance(process, RankProcess)]
-        # pid -> rank, of those that can only be asked.
+        # pid -> rank, of the ranks that have no pidfd and are polled.
         self._unheld = {process.pid or 0: rank for rank, process in enumerate(ours) if process.is_unheld}
         self._ours = len(ours) == len(processes)
         self._by_pidfd = self._ours and all(process.holds_pidfd or process.is_unheld for process in ours)
@@ -124,7 +124,7 @@ class Watcher:
             self._watch.add(guard.notices, _NOTICES)
 
     def watch_guardian(self) -> None:
-        """Watch the guardian, if there is one: after the gate was opened, which may give it up and close its pidfd."""
+        """Watch the guardian, if there is one. Called after `open_gate`, which may dismiss it and close its pidfd."""
         if self._guard.sentinel >= 0:
             self._watch.add(self._guard.sentinel, _GUARDIAN)
 
@@ -139,7 +139,7 @@ class Watcher:
         for rank, errno in notices.read(guard.notices) if guard.notices >= 0 else ():
             if rank not in self._alive or rank in self.reported:
                 continue
-            # Nothing is taken from a notice alone: any rank may have written it.
+            # A notice alone proves nothing: any rank may have written it.
             report, now = guard.report(rank), clock.monotonic()
             if report is None and errno:
                 lines = guard.scoreboard.lines()
@@ -165,26 +165,24 @@ class Watcher:
 
     @property
     def any_alive(self) -> bool:
-        """Whether there is one: at no cost that grows with their number."""
+        """Whether any rank has not been seen ended. The cost doesn't grow with the number of ranks."""
         return bool(self._alive)
 
     def wait(self, timeout: float | None, *, for_all: bool = False) -> None:
-        """Wait until some rank has ended or reported, and note all that have in `ended` and `reported`.
+        """Wait until a rank has ended or reported. Note all ranks that have in `ended` and `reported`.
 
         Args:
             timeout: seconds; 0 and less only look, None waits for ever.
-            for_all: whether the caller waits until all have ended: what ends in a row may then be noted at once.
+            for_all: whether the caller waits until all have ended. Ranks that end in a row may then be noted together.
         """
         if not self._alive:
             return
-        # First all are noted, then all are let go: between the two an exception may come, and the next call finds
-        # them again.
+        # First note all ranks, then let all go. An exception may come in between: the next call then sees them again.
         began = clock.monotonic()
         seen = self._look(timeout, len(self._alive) if for_all else 1)
         now = clock.monotonic()
-        if (
-            now - began >= _WAKES_WITHIN
-        ):  # it has blocked: what is seen now was not there to be seen until just now
+        # If the wait has blocked, the ranks that it sees ended were alive `_WAKES_WITHIN` seconds ago.
+        if now - began >= _WAKES_WITHIN:
             self._looked = now - _WAKES_WITHIN
         silent = self._guard.is_untouched()
         if not silent or any(rank < 0 for rank, _, _ in seen):
@@ -195,41 +193,41 @@ class Watcher:
         self._looked = clock.monotonic()
 
     def _hear(self, seen: list[Seen]) -> list[Seen]:
-        """See to what is watched beside the ranks; returns the ranks alone."""
-        # Also where it isn't told: a rank that has ended may have said before that it could not report.
+        """Handle notices and the guardian, which are watched besides the ranks. Return the ranks alone."""
+        # Notices are read in any case: an ended rank may have written one before, because it could not report.
         self._read_notices()
         if any(rank == _GUARDIAN for rank, _, _ in seen):
             self._renew_guardian()
         return [one for one in seen if one[0] >= 0]
 
     def _look(self, timeout: float | None, gather: int) -> list[Seen]:
-        """What the watch sees, and those that can only be asked: they are asked every now and then."""
+        """Return the ranks that the watch sees ended, and those that have no pidfd, which are polled."""
         if not self._unheld:
             return self._watch.wait(timeout, gather)
         deadline = math.inf if timeout is None else clock.monotonic() + timeout
         while True:
             left = deadline - clock.monotonic()
             ended = self._backend.sweep(list(self._unheld))
-            # No wait if some were found: what the watch has ready is taken along.
+            # No wait if the sweep has found ranks: those that the watch has ready are added.
             seen = self._watch.wait(0 if ended else min(left, _LOOK_EVERY))
             seen += [(self._unheld[pid], code, 0) for pid, code in ended]
             if seen or left <= 0:
                 return seen
 
     def ended_or_reported(self, rank: int) -> Ended:
-        """What is known of a rank that has failed, one that lives still included."""
+        """Return what is known of a failed rank, which may still live."""
         if rank in self.ended:
             return self.ended[rank]
         now = clock.monotonic()
         return Ended(rank, self._pids[rank], 0, report=self.reported[rank], alive=now, seen=now)
 
     def take(self, rank: int) -> int:
-        """Forget an ended rank; returns its sentinel."""
+        """Forget an ended rank, and return its sentinel."""
         del self.ended[rank]
         return self._sentinels[rank]
 
     def fileno(self) -> int:
-        """An fd that is readable when `wait` has something to note; -1 where there is none."""
+        """Return an fd that is readable when `wait` has something to note; -1 if there is none."""
         return self._watch.fileno()
 
     def close(self) -> None:
@@ -241,17 +239,17 @@ class Watcher:
             return
         process = self._processes[rank]
         if code is None or not isinstance(process, RankProcess):
-            process.join()  # a sentinel that is a pipe tells the end before the kernel does
+            process.join()  # a sentinel that is a pipe may be readable before the process has ended
             code = process.exitcode
             if getattr(process, "status_lost", False):
                 code = LOST
         else:
             process.note_ended(code)
             if code == LOST and not process.status_lost:
-                code = process.exitcode  # `is_alive()` had noted it, and has reaped
+                code = process.exitcode  # `is_alive()` has noted and reaped it before
         if isinstance(process, RankProcess):
             process.supervision.on_close = (
-                None  # it leads back to here: fds must not wait for a cycle collector
+                None  # no reference cycle: fds must not wait for the cycle collector
             )
             process.supervision.keepalive = None
         self.ended[rank] = ended = self._ended(rank, LOST if code is None else code, peak_kib, silent=silent)
@@ -260,7 +258,7 @@ class Watcher:
             self.failed.append(rank)
 
     def _let_go(self, ranks: Sequence[int]) -> None:
-        # Those that are watched still: one may have been closed meanwhile, and its number given to another fd.
+        # Only ranks that are still watched: a sentinel may be closed by now, and its number used by another fd.
         sentinels = [self._sentinels[rank] for rank in ranks if self._watched.pop(rank, False)]
         if self._unheld:
             sentinels = self._let_go_unheld(sentinels)
@@ -283,7 +281,7 @@ class Watcher:
     def _ended(self, rank: int, code: int, peak_kib: int, *, silent: bool) -> Ended:
         if code == LOST and self._guard.has_ended_well(rank):
             code = 0
-        # One that ends well may have reported before; a file that isn't ours is not asked.
+        # A rank that exits with 0 may have reported before. Where a process is foreign, its file is then not read.
         reported = code != 0 or (self._ours and not silent)
         report = self.reported.get(rank) or (self._guard.report(rank) if reported else None)
         lost = code == LOST

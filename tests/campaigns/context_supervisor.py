@@ -1,7 +1,7 @@
-"""One row of the campaign `contexts`: a supervisor that starts many contexts, and says what it has before and after.
+"""One row of the campaign `contexts`: a supervisor that starts many contexts, and counts what it has before and after.
 
-Started by `tests.campaigns.contexts` with the row as JSON, and a temporary folder of its own. It prints a line of JSON:
-how many contexts it has ended, several times, then what was counted.
+`tests.campaigns.contexts` starts it with the row as JSON, and with a temporary folder of its own. It prints lines of
+JSON: several times the number of the last context, then the counts.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from tests import ranks
 from tests.pypy import collect, open_pidfd
 
 RANKS = 2
-# How many contexts may have ranks that live, of those that were dropped.
+# How many dropped contexts may have living ranks.
 MOST_DROPPED = 8
-# What ranks may take to end, and what ended with them to be gone, on a machine that has other things to do.
+# Seconds that ranks may take to end, and their resources to be released, on a busy machine.
 PATIENCE_S = 30.0
-# What supervisors keep from call to call, by what stands in the command line.
+# Processes that supervisors keep from call to call, by a part of the command line.
 _KEPT = ("spawnx.remote.zygote", "resource_tracker", "forkserver")
 _GUARDIANS = ("spawnx-guardian", "spawnx.remote.guardian")
 
 
 class Interrupt(Exception):  # noqa: N818 - what a handler raises, such as that of a notebook
-    """Comes out of a signal handler, at any moment."""
+    """Raised by a signal handler, at any moment."""
 
 
 class Interrupts:
-    """A timer whose handler raises while a block is executed, and not after it."""
+    """A timer whose handler raises during a call, and never after it."""
 
     def __init__(self) -> None:
-        """Take the signal."""
+        """Install the handler."""
         self.raised = 0
         self._armed = False
         signal.signal(signal.SIGALRM, self._interrupt)
@@ -58,7 +58,7 @@ class Interrupts:
             raise Interrupt
 
     def during(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call it, and interrupt it after so long, unless it ends before."""
+        """Run `call`, and interrupt it after `seconds`, unless it returns before."""
         try:
             self._armed = True
             signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -69,15 +69,15 @@ class Interrupts:
 
 
 class Supervisor:
-    """It starts contexts, by one start method."""
+    """Starts contexts by one start method."""
 
     def __init__(self, method: str, seed: int) -> None:
-        """Nothing is started yet."""
+        """Start nothing yet."""
         self.interrupts = Interrupts()
         self._method = method
         self._rng = random.Random(seed)
         self._dropped: collections.deque[list[int]] = collections.deque()
-        # Seconds that a call takes; at first more than it may.
+        # Seconds that a call takes; at first more than any.
         self._takes = 1.0
 
     def joined(self) -> None:
@@ -85,7 +85,7 @@ class Supervisor:
         spawnx.start_processes(ranks.nothing, (), RANKS, start_method=self._method)
 
     def dropped(self) -> None:
-        """Start ranks, and forget them; some contexts live at once."""
+        """Start ranks, and drop their context. Ranks of several contexts may live at a time."""
         context = spawnx.start_processes(ranks.nothing, (), RANKS, join=False, start_method=self._method)
         assert context is not None
         pidfds = []
@@ -98,11 +98,11 @@ class Supervisor:
             _wait_for(self._dropped.popleft())
 
     def interrupted(self) -> None:
-        """Start ranks and join them, but for what comes out of a handler at some moment of that."""
+        """Start ranks and join them, while a handler raises at a random moment."""
         self.interrupts.during(self._rng.uniform(1e-6, 1.2 * self._takes), self._time_one)
 
     def _time_one(self) -> None:
-        """Note what a call takes that is not interrupted: the next may be, whatever else the machine does."""
+        """Make a call, and note how long it takes without interrupt. The next interrupt is drawn from that time."""
         began = time.monotonic()
         context = spawnx.start_processes(ranks.nothing, (), RANKS, join=False, start_method=self._method)
         assert context is not None
@@ -110,7 +110,7 @@ class Supervisor:
         self._takes = time.monotonic() - began
 
     def settle(self) -> None:
-        """Wait for the ends of all ranks, then make the call that gives back what they have left."""
+        """Wait until all ranks have ended. Then make another call, which releases what they have left."""
         while self._dropped:
             _wait_for(self._dropped.popleft())
         with contextlib.ExitStack() as opened:
@@ -144,7 +144,7 @@ def _is_one_of(process: psutil.Process, names: tuple[str, ...]) -> bool:
 
 
 def count() -> dict[str, int]:
-    """What this process has."""
+    """Count the resources of this process."""
     some = _processes()
     return {
         "fds": len(os.listdir("/proc/self/fd")),
@@ -156,7 +156,7 @@ def count() -> dict[str, int]:
 
 
 def describe() -> list[str]:
-    """The same, to look at."""
+    """Describe the fds and descendants of this process, one a line."""
     found = []
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -168,7 +168,7 @@ def describe() -> list[str]:
 
 
 def count_down_to(before: dict[str, int]) -> dict[str, int]:
-    """What this process has when what has ended is gone: threads and helpers may take a moment."""
+    """Count until nothing exceeds `before`, for `PATIENCE_S` at most: threads and helpers take a moment to end."""
     until = time.monotonic() + PATIENCE_S
     while any((after := count())[name] > before[name] for name in before) and time.monotonic() < until:
         time.sleep(0.05)
@@ -176,12 +176,12 @@ def count_down_to(before: dict[str, int]) -> dict[str, int]:
 
 
 def main() -> None:
-    """Be it."""
+    """Run as the supervisor of one row."""
     logging.disable()
     row: dict[str, Any] = json.loads(sys.argv[1])
     supervisor = Supervisor(row["method"], row["seed"])
     end_one = getattr(supervisor, row["ending"])
-    # What is kept is there after a first call. So is the file that libffi has open from the first call by ctypes on.
+    # A first call opens all that is kept from call to call. A first call by ctypes opens a file that libffi keeps.
     os.close(open_pidfd(os.getpid()))
     for _ in range(2):
         supervisor.settle()

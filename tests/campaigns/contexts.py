@@ -1,9 +1,9 @@
-"""Is anything left of contexts that were joined, dropped, or interrupted?
+"""Does anything leak from contexts that were joined, dropped, or interrupted?
 
-`python -m tests.campaigns.contexts --runs 1000` starts so many contexts, by each start method and on each backend, and
-joins them; drops them while their ranks live; or is interrupted at some moment of start and join by a signal handler
-that raises. Then what the supervisor has is counted: fds, children, guardians, threads, files. It must be no more than
-before. The short form is in the suite: tests/unit/test_unjoined.py.
+`python -m tests.campaigns.contexts --runs 1000` starts 1000 contexts for each start method, backend and ending. An
+ending joins them, drops them while their ranks live, or raises out of a signal handler at a random moment of start and
+join. Then it counts the fds, children, guardians, threads and files of the supervisor. There must be no more than
+before. A short form is in the suite: tests/unit/test_unjoined.py.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from tests.support import ROOT
 
 METHODS = ("spawn", "fork", "forkserver")
 ENDINGS = ("joined", "dropped", "interrupted")
-# After which a context has hung.
+# Seconds without an answer after which the supervisor has hung.
 HUNG_S = 120.0
 
 
 class Row(NamedTuple):
-    """Which contexts."""
+    """A row of the table: the kind and the number of contexts."""
 
     method: str
     backend: str
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 
 def run(row: Row, show: bool = False) -> dict[str, Any]:
-    """Take a row; what the supervisor has counted, or what is wrong with it."""
+    """Run a row. Return the counts of its supervisor, or the fault that ended it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SPAWNX_")}
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
@@ -69,7 +69,7 @@ def run(row: Row, show: bool = False) -> dict[str, Any]:
 
 
 def _line(process: subprocess.Popen[str], stdout: Any) -> str:
-    """What it says next; nothing if it has ended, or has hung and was ended."""
+    """Return the next line of the supervisor; "" if it has ended, or has hung and was killed."""
     timer = threading.Timer(HUNG_S, process.kill)
     timer.start()
     try:
@@ -79,7 +79,7 @@ def _line(process: subprocess.Popen[str], stdout: Any) -> str:
 
 
 def faults(told: dict[str, Any]) -> list[str]:
-    """What is there that was not before."""
+    """Return the resources that the supervisor has after the run and did not have before."""
     if "fault" in told:
         return [told["fault"]]
     more = {name: told["after"][name] - before for name, before in told["before"].items()}
@@ -89,7 +89,7 @@ def faults(told: dict[str, Any]) -> list[str]:
 
 
 def cells(row: Row, told: dict[str, Any]) -> str:
-    """A line of the table."""
+    """Format a row of the table."""
     if "fault" in told:
         return f"| {' | '.join(row[:3])} | {row.runs} | | {told['fault'].splitlines()[-1][:80]} |"
     counts = " | ".join(f"{before} → {told['after'][name]}" for name, before in told["before"].items())
@@ -97,7 +97,7 @@ def cells(row: Row, told: dict[str, Any]) -> str:
 
 
 def campaign(rows: Sequence[Row], jobs: int) -> bool:
-    """Take rows, some at once; whether nothing was left of any."""
+    """Run rows, `jobs` at a time. Return whether none has left anything."""
     good = True
     print(
         "| method | backend | contexts are | so many | interrupts | fds | children | guardians | threads | files |"
@@ -121,13 +121,13 @@ def rows_of(
     on: Sequence[str] | None = None,
     endings: Sequence[str] = ENDINGS,
 ) -> list[Row]:
-    """The rows of a table; all backends by default."""
+    """Return the rows of a table, by default on all backends."""
     chosen = itertools.product(methods, on or backends.available(), endings)
     return [Row(*one, runs, seed + number) for number, one in enumerate(chosen)]
 
 
 def main() -> None:
-    """Take the rows, and tell; exit code 1 if anything was left."""
+    """Run the rows and print the table. Exit with 1 if anything was left."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,12 +1,13 @@
-"""What happens where a sandbox forbids a system call, or a kernel lacks it?
+"""What does spawnx do if a sandbox forbids a system call, or the kernel lacks it?
 
-`python -m tests.campaigns.denied` denies each call that spawnx makes in turn, by a seccomp filter, on each start method
-and backend, by ENOSYS and by EPERM: two ranks end well, then one of two fails. Each call is served, by whatever way, or
-raises one error, and nothing is left. `--write` makes the table in docs/sandboxes.md of it. The short form is in the
-suite: tests/unit/test_sandboxes.py.
+`python -m tests.campaigns.denied` denies each system call that spawnx makes, in turn, by a seccomp filter. It does so
+for each start method and backend, with ENOSYS and with EPERM. Two ranks end well, then one of two fails. Each call of
+spawnx must work by one of its ways, or raise one error, and leave nothing. `--write` writes the table into
+docs/sandboxes.md. A short form is in the suite: tests/unit/test_sandboxes.py.
 
-Not denied is what CPython itself can't live without: execve, mmap, read, openat, futex, fork's clone; pread64, by which
-the dynamic loader reads; ioctl, by which CPython has fds inherited; nor what removes files, as then they are left.
+Not denied are the system calls that CPython itself needs: execve, mmap, read, openat, futex, fork's clone. The dynamic
+loader needs pread64, and CPython needs ioctl to make fds inheritable. Calls that remove files are not denied either:
+without them the files are left.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ from spawnx import backends
 from tests.sandbox import NUMBERS
 from tests.support import ROOT
 
-# Without clone, nothing makes a process or a thread.
+# Without clone, no process and no thread can be created.
 CALLS = sorted(NUMBERS.keys() - {"clone"})
 ERRNOS = ("ENOSYS", "EPERM")
 METHODS = ("spawn", "fork", "forkserver")
 DOCUMENT = ROOT / "docs" / "sandboxes.md"
 BEGIN, END = "<!-- made by: python -m tests.campaigns.denied --write -->", "<!-- end -->"
-# What a call may take, on a machine that has other things to do; the first of them boots a template.
+# Seconds that a call may take on a busy machine. The first call boots a template.
 SLOW_S = 15.0
 PATIENCE_S = 90.0
 _MARK = "SPAWNX_CAMPAIGN"
 
 
 class Row(NamedTuple):
-    """What is denied, and where."""
+    """A denied system call, its errno, and the way to start ranks."""
 
     call: str
     errno: str
@@ -52,16 +53,16 @@ class Row(NamedTuple):
 
 
 def all_rows() -> list[Row]:
-    """Every row of the table."""
+    """Return every row of the table."""
     return [Row(*one) for one in itertools.product(CALLS, ERRNOS, METHODS, backends.available())]
 
 
 class Outcome(NamedTuple):
-    """How a row went.
+    """The outcome of a row.
 
     Attributes:
-        text: by which launcher ranks were made, and what is missing; or the error.
-        faults: what must not be; none is right.
+        text: the launcher of the ranks, and what is missing; or the error.
+        faults: what is wrong; empty if the row is right.
     """
 
     text: str
@@ -69,12 +70,12 @@ class Outcome(NamedTuple):
 
     @property
     def serves(self) -> bool:
-        """Whether ranks were made, and failures told."""
+        """Whether ranks were started and the failure was reported."""
         return not self.text.startswith("`")
 
 
 def run(row: Row) -> Outcome:
-    """Have a supervisor make its calls in the sandbox."""
+    """Run a supervisor that makes its calls in the sandbox."""
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
     with tempfile.TemporaryDirectory() as folder:
         environment = {
@@ -91,7 +92,7 @@ def run(row: Row) -> Outcome:
         except subprocess.TimeoutExpired:
             process.kill()
             return Outcome("hangs", [f"hangs: {_end_marked(mark, 0)}"])
-        # The folder of multiprocessing's own forkserver is its own business.
+        # The folder of multiprocessing's forkserver doesn't count.
         left = [
             *_end_marked(mark, 10),
             *(name for name in os.listdir(folder) if not name.startswith("pymp-")),
@@ -122,13 +123,13 @@ def _judge(good: dict[str, Any], bad: dict[str, Any], err: str, left: list[str])
 
 
 def _unexpected(err: str) -> Iterator[str]:
-    """What of stderr no user should have to read: a traceback, unless it stands in for a report."""
+    """Yield stderr if it has a traceback that doesn't replace a report: no user should see that."""
     if "Traceback" in err and "ValueError: broken" not in err:
         yield f"stderr: {err}"
 
 
 def _short(error: str) -> str:
-    """An error's type and last line, without what differs from run to run."""
+    """Return an error's type and last line, without parts that differ from run to run."""
     kind, last = (
         error.partition(":")[0],
         error.strip().splitlines()[-1].removeprefix(f"{error.partition(':')[0]}: "),
@@ -137,7 +138,7 @@ def _short(error: str) -> str:
 
 
 def _end_marked(mark: str, patience: float) -> list[str]:
-    """The processes of a run that are there still after a while, which are then ended."""
+    """Kill the processes of a run that still live after `patience` seconds. Return their command lines."""
     until = time.monotonic() + patience
     while (found := list(_marked(mark))) and time.monotonic() < until:
         time.sleep(0.05)
@@ -158,7 +159,7 @@ def _marked(mark: str) -> Iterator[tuple[int, str]]:
 
 
 def table(outcomes: dict[Row, Outcome]) -> Iterator[str]:
-    """The lines of the table: a call each, a column for each start method and backend."""
+    """Yield the lines of the table: one for each system call, with a column for each start method and backend."""
     columns = list(itertools.product(METHODS, backends.available()))
     yield "| denied | " + " | ".join(f"{method}, {backend}" for method, backend in columns) + " |"
     yield "| --- |" + " --- |" * len(columns)
@@ -174,7 +175,7 @@ def table(outcomes: dict[Row, Outcome]) -> Iterator[str]:
 
 
 def write(outcomes: dict[Row, Outcome]) -> None:
-    """Put the table into the document."""
+    """Write the table into the document."""
     text = DOCUMENT.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     lines = "\n".join(table(outcomes))
@@ -182,7 +183,7 @@ def write(outcomes: dict[Row, Outcome]) -> None:
 
 
 def run_all(rows: Iterable[Row], workers: int) -> dict[Row, Outcome]:
-    """Run rows, some at once, and print those that have a fault."""
+    """Run rows, `workers` at a time, and print the outcome of each."""
     outcomes: dict[Row, Outcome] = {}
     rows = list(rows)
     with ThreadPoolExecutor(workers) as pool:
@@ -193,7 +194,7 @@ def run_all(rows: Iterable[Row], workers: int) -> dict[Row, Outcome]:
 
 
 def main() -> int:
-    """Run the whole table, or a part of it."""
+    """Run the whole table, or a part of it. Return whether a row has a fault."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""One run of the campaign `denied`: a supervisor in a sandbox, which says how its calls went."""
+"""One run of the campaign `denied`: a supervisor in a sandbox, which prints the outcome of its calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests import ranks, sandbox
 
 
 def call(method: str, fn: Any, *args: Any) -> dict[str, Any]:
-    """Make a call; by which launcher, what it raised, how long it took, and how many ranks were left."""
+    """Make a call. Return its launcher, the exception, the seconds that it took, and how many ranks are left."""
     began = time.monotonic()
     told: dict[str, Any] = {"by": None, "raised": None, "left": 0}
     try:
@@ -24,18 +24,18 @@ def call(method: str, fn: Any, *args: Any) -> dict[str, Any]:
         told["by"] = context.launcher
         while not context.join():
             pass
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+    except Exception as error:  # noqa: BLE001 - any error is reported
         told["raised"] = f"{type(error).__name__}: {error}"
     told["seconds"] = time.monotonic() - began
     with contextlib.suppress(
         OSError
-    ):  # multiprocessing can't look either; who counts them in the end is the campaign
+    ):  # multiprocessing can't poll its children either; the campaign counts processes at the end
         told["left"] = len(multiprocessing.active_children())
     return told
 
 
 def main() -> None:
-    """Be it: the arguments are the call that is denied, the name of the errno, and the start method."""
+    """Run as the supervisor. Arguments: the denied system call or "none", the name of the errno, the start method."""
     denied, answer, method = sys.argv[1:]
     if denied != "none":
         sandbox.deny(denied, getattr(errno, answer))

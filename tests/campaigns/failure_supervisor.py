@@ -1,7 +1,7 @@
-"""The supervisor of runs of the campaign of failures: it starts ranks that fail as drawn, and tells what it is told.
+"""The supervisor of the campaign `failures`: it starts ranks that fail as drawn, and reports what `join` raises.
 
-Started by `tests.campaigns.failures`. It reads runs from its standard input, one JSON a line, and answers each by one:
-what was raised, what the ranks have noted about themselves, how long it took, and what was left.
+`tests.campaigns.failures` starts it. It reads runs from its standard input, a JSON object a line, and answers each with
+one: what was raised, the notes of the ranks, how long it took, and what was left.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import psutil
 import spawnx
 from tests import ranks
 
-# What peers raise when the connection to a failed rank ends.
+# The exceptions that peers raise when the connection to a failed rank ends.
 CONSEQUENCES = {
     "reset": ConnectionResetError(104, "Connection reset by peer"),
     "pipe": BrokenPipeError(32, "Broken pipe"),
@@ -37,19 +37,19 @@ CONSEQUENCES = {
 
 
 class RaisesWhenDeletedError(Exception):
-    """What is raised where nobody can catch it."""
+    """Raised where no code can catch it."""
 
 
 class BadDel:
     """An object whose deletion raises."""
 
     def __del__(self) -> None:
-        """Raise; the interpreter prints it, and goes on."""
+        """Raise. The interpreter prints the error and goes on."""
         raise RaisesWhenDeletedError("in __del__")
 
 
 def fail(how: str, full: str) -> None:
-    """Fail in one of the ways that are drawn."""
+    """Fail in the drawn way."""
     if how == "disk full":
         fill(full)
     if how in RAISES:
@@ -61,17 +61,17 @@ def fail(how: str, full: str) -> None:
         os._exit(int(how.split()[1]))
     signum = signal.Signals[how]
     if signum == signal.SIGTERM:
-        signal.signal(signum, signal.SIG_DFL)  # it may have been deaf until now
+        signal.signal(signum, signal.SIG_DFL)  # the rank may have ignored it until now
     ranks.send_self(signum)
 
 
 def raise_with_bad_del() -> None:
-    """Raise, with an object in the frames of the traceback that is deleted when they are."""
+    """Raise, with a `BadDel` in the frames of the traceback, which is deleted with them."""
     thing = BadDel()
     raise ValueError("the cause", id(thing))
 
 
-# How causes raise.
+# The functions by which causes raise, and their arguments.
 RAISES: dict[str, tuple[Any, ...]] = {
     "raise": (ranks.raise_value_error, "the cause"),
     "chained": (ranks.raise_chained, "the cause"),
@@ -86,7 +86,7 @@ RAISES: dict[str, tuple[Any, ...]] = {
 
 
 def fill(full: str) -> None:
-    """Leave no room on the file system of the context's folder; or none that this process may use."""
+    """Fill the file system of the context's folder; if `full` is "", limit the size of this process's files instead."""
     if not full:
         import resource
 
@@ -98,7 +98,7 @@ def fill(full: str) -> None:
 
 
 def rank(index: int, what: dict[str, Any], folder: str, barrier: Any, *_: object) -> None:
-    """Be a rank with its role: `cause`, `peer`, `stays`, `deaf`, `stopped`, `ends`, `del` or `forks`."""
+    """Run as a rank in its role: `cause`, `peer`, `stays`, `deaf`, `stopped`, `ends`, `del` or `forks`."""
     role = what["roles"][index]
     if role == "deaf" or (role == "cause" and what["deaf causes"]):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -127,7 +127,7 @@ def rank(index: int, what: dict[str, Any], folder: str, barrier: Any, *_: object
 
 
 def be_cause(index: int, what: dict[str, Any], folder: str, server: socket.socket | None) -> None:
-    """Fail after a while, with what the peers were connected to closed before, or by the end."""
+    """Fail after a while. The connections to peers are closed before that, or by the end of the process."""
     how, after = what["causes"][str(index)]
     accepted = [server.accept()[0] for _ in range(what["roles"].count("peer"))] if server is not None else []
     if what["closes first"]:
@@ -140,7 +140,7 @@ def be_cause(index: int, what: dict[str, Any], folder: str, server: socket.socke
 
 
 def be_peer(index: int, what: dict[str, Any], folder: str, connection: socket.socket) -> None:
-    """Raise what one raises whose peer is gone, when it is."""
+    """Wait until the peer has closed the connection, then raise the error of a lost peer."""
     while connection.recv(1):
         pass
     note(folder, index, "consequence")
@@ -148,13 +148,13 @@ def be_peer(index: int, what: dict[str, Any], folder: str, connection: socket.so
 
 
 def note(folder: str, index: int, how: str) -> None:
-    """Note what this rank is about to do, and when."""
+    """Append to the notes what this rank is about to do, and the time."""
     with open(f"{folder}/notes", "a", encoding="utf-8") as file:
         file.write(json.dumps({"rank": index, "how": how, "time": time.monotonic()}) + "\n")
 
 
 def do(what: dict[str, Any]) -> dict[str, Any]:
-    """Take one run."""
+    """Do one run, and return its answer."""
     os.environ.update(what["environment"])
     tempfile.tempdir = what["full"] or None
     with tempfile.TemporaryDirectory(dir=os.environ["TMPDIR"]) as folder:
@@ -170,7 +170,7 @@ def do(what: dict[str, Any]) -> dict[str, Any]:
 
 
 def supervise(what: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Start the ranks, and join them."""
+    """Start the ranks and join them. Return what was raised."""
     context = multiprocessing.get_context(what["method"])
     count = len(what["roles"])
     barrier = context.Barrier(count)
@@ -191,7 +191,7 @@ def supervise(what: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def describe(error: Any, context: Any) -> dict[str, Any]:
-    """What is told by what was raised, without anything that holds the ranks."""
+    """Return the facts of an exception as plain values, which keep no rank alive."""
     told = {"raised": type(error).__name__, "text": str(error)[-2000:], "head": str(error)[:200]}
     if isinstance(error, TimeoutError):
         told["alive"] = sorted(error.tracebacks)
@@ -206,7 +206,7 @@ def describe(error: Any, context: Any) -> dict[str, Any]:
             | {"stack": one.traceback.startswith("Fatal Python error"), "remark": one.remark}
             for one in error.failures
         ]
-    # The failures that are left are taken as they come; none is told twice.
+    # Takes the remaining failures in their order. None may be raised twice.
     others = [told.get("index")]
     for _ in range(len(context.processes) + 1):
         try:
@@ -219,12 +219,12 @@ def describe(error: Any, context: Any) -> dict[str, Any]:
 
 
 def left(full: str) -> list[str]:
-    """What is there that was not before the first run: processes, fds, files."""
+    """Return the processes, fds and files that have leaked since the first run."""
     gc.collect()
     if full:
         Path(full, "filler").unlink(missing_ok=True)
     folders = [os.environ["TMPDIR"], *([full] if full else [])]
-    # The zygote lives on, one of them, with its scoreboard.
+    # One zygote may live on, with its scoreboard.
     children = [one for one in psutil.Process().children() if not is_helper(one)]
     children = sorted(children, key=is_kept_template)
     if children and is_kept_template(children[-1]):
@@ -237,12 +237,12 @@ def left(full: str) -> list[str]:
     ]
 
 
-# Of this process between two runs: streams, helpers of multiprocessing, arenas of barriers.
+# The most fds of this process between two runs: streams, helpers of multiprocessing, arenas of barriers.
 MOST_FDS = 40
 
 
 def fds() -> list[str]:
-    """What is open here."""
+    """Return the targets of all fds of this process."""
     found = []
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -251,14 +251,14 @@ def fds() -> list[str]:
 
 
 def is_kept_template(process: psutil.Process) -> bool:
-    """Whether a process is the template that is kept between calls."""
+    """Whether a process is a zygote, which lives from call to call."""
     with contextlib.suppress(psutil.Error):
         return "spawnx.remote.zygote" in " ".join(process.cmdline())
     return False
 
 
 def is_helper(process: psutil.Process) -> bool:
-    """Whether multiprocessing keeps a process for as long as this one lives."""
+    """Whether a process is a helper that multiprocessing keeps until this process ends."""
     try:
         line = " ".join(process.cmdline())
     except psutil.Error:
@@ -267,7 +267,7 @@ def is_helper(process: psutil.Process) -> bool:
 
 
 def main() -> None:
-    """Take runs until there are no more."""
+    """Do runs until the standard input ends."""
     logging.disable()
     for line in sys.stdin:
         told = do(json.loads(line))

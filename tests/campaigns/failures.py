@@ -1,10 +1,14 @@
-"""Is the cause told, whatever fails, and in bounded time, and is nothing left?
+"""Is the right cause raised in bounded time, whatever fails, and does nothing leak?
 
-A campaign of random runs: `python -m tests.campaigns.failures --runs 1000`. In each, ranks have roles: one or several
-are causes, which raise, exit, die by a signal, hang after they raised, can't report because the disk is full, or are
-killed while they do; peers raise what one raises whose peer is gone, sometimes before the cause is known; others stay,
-ignore SIGTERM, are stopped, or end well. Each notes what it is about to do, and when. What is to be told follows from
-the draw and those notes alone. The short form is in the suite: tests/unit/test_every_failure.py.
+A campaign of random runs: `python -m tests.campaigns.failures --runs 1000`. In each run, every rank has a role.
+
+- Causes, one or several, raise, exit, or die by a signal. Some hang after they raised, can't report because the disk is
+  full, or are killed while they report.
+- Peers raise the error of a lost peer, sometimes before the cause is known.
+- Others stay, ignore SIGTERM, are stopped, or end well.
+
+Causes and peers note what they are about to do, and when. The expected result follows from the draw and those notes
+alone. A short form is in the suite: tests/unit/test_every_failure.py.
 """
 
 from __future__ import annotations
@@ -31,14 +35,14 @@ import psutil
 from spawnx import backends
 from tests.support import ROOT
 
-# Start method, launcher.
+# Pairs of start method and launcher.
 WAYS = (
     ("spawn", "clone"), ("spawn", "exec"), ("spawn", "stdlib"), ("fork", "auto"), ("fork", "stdlib"),
     ("forkserver", "auto"),
 )  # fmt: skip
 SIGNALS = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL", "SIGKILL", "SIGTERM", "SIGINT")
 WITH_STACK = SIGNALS[:5]
-# How causes fail -> the type that is told, where they raise.
+# Ways in which causes raise -> the reported type.
 RAISES = {
     "raise": "ValueError",
     "chained": "ValueError",
@@ -50,21 +54,21 @@ RAISES = {
     "disk full": "ValueError",
 }
 HOWS = (*RAISES, "killed", "exit 3", "_exit 7", *SIGNALS)
-# The causes whose processes run on for a while after they have noted it: their interpreters end.
+# Causes whose processes run on for a while after the note, until their interpreters end.
 TAKES_A_WHILE = ("exit 3", "_exit 7", "SIGINT")
 OTHERS = ("stays", "deaf", "stopped", "ends", "del", "forks")
 KILL_AFTER_S = 1.5
-# Two failures that are no further apart may be told in either order: what a rank notes is a moment before it happens,
-# and that it died is seen a moment after. It is the uncertainty of a death that the watcher and the verdict allow for.
+# Two failures that are no further apart, in seconds, may be raised in either order. A rank notes its failure a moment
+# before it happens, and its death is seen a moment after. The watcher and the verdict allow for the same uncertainty.
 CLOSE_S = 0.35
-# What may be added to the waits that a run is given, on a machine that has other things to do.
+# Seconds that a run may take in addition to its own waits, on a busy machine.
 SLACK_S = 10.0
-# After which a run has hung.
+# Seconds without an answer after which a run has hung.
 HUNG_S = 90.0
 
 
 def draw(rng: random.Random) -> dict[str, Any]:
-    """One run."""
+    """Draw one run."""
     method, launcher = rng.choice(WAYS)
     count = rng.randint(2, 6)
     kind = rng.choices(list(KINDS), [weight for weight, _ in KINDS.values()])[0]
@@ -87,7 +91,7 @@ def draw(rng: random.Random) -> dict[str, Any]:
 
 
 def _one(rng: random.Random, what: dict[str, Any]) -> None:
-    """One rank fails."""
+    """Let one rank fail."""
     cause = rng.randrange(len(what["roles"]))
     what["roles"][cause] = "cause"
     what["causes"][cause] = (rng.choice(HOWS), rng.choice((0, 0, 0.1)))
@@ -95,7 +99,7 @@ def _one(rng: random.Random, what: dict[str, Any]) -> None:
 
 
 def _cascade(rng: random.Random, what: dict[str, Any]) -> None:
-    """One fails, and its peers raise for it: when it is gone, or while it is about to fail."""
+    """Let one rank fail, and its peers raise: when it is gone, or while it is about to fail."""
     _one(rng, what)
     ((cause, (how, _)),) = what["causes"].items()
     others = [rank for rank in range(len(what["roles"])) if rank != cause]
@@ -103,12 +107,12 @@ def _cascade(rng: random.Random, what: dict[str, Any]) -> None:
         what["roles"][peer] = "peer"
     what["hub"] = cause
     what["closes first"] = rng.random() < 0.5
-    if what["closes first"]:  # within the patience that there is
+    if what["closes first"]:  # within `verdict.PATIENCE`
         what["causes"][cause] = (how, rng.choice((0.02, 0.2, 0.4)))
 
 
 def _several(rng: random.Random, what: dict[str, Any]) -> None:
-    """Several fail, at once, or one after the other though they are to be ended."""
+    """Let several ranks fail: all at once, or one after the other while the teardown tries to end them."""
     some = rng.sample(range(len(what["roles"])), rng.randint(2, len(what["roles"])))
     apart = rng.choice((0, 0, 0.6))
     what["deaf causes"] = apart > 0
@@ -118,24 +122,24 @@ def _several(rng: random.Random, what: dict[str, Any]) -> None:
 
 
 def _breaks(rng: random.Random, what: dict[str, Any]) -> None:
-    """The arguments can't be rebuilt in any rank."""
+    """Give all ranks an argument that can't be unpickled."""
     what["breaks"] = True
     if what["method"] == "fork":
         what["method"] = "forkserver"
 
 
 def _none(rng: random.Random, what: dict[str, Any]) -> None:
-    """Nobody fails."""
+    """Let no rank fail."""
     what["roles"] = [rng.choice(("ends", "del", "forks")) for _ in what["roles"]]
 
 
 def _timeout(rng: random.Random, what: dict[str, Any]) -> None:
-    """The time is over before all have ended."""
+    """Let the time limit pass before all ranks have ended."""
     what["roles"][0] = rng.choice(("stays", "deaf", "stopped"))
     what["timeout"] = 3.0
 
 
-# How often each comes, and what it makes of a run.
+# Kind of run -> its weight in the draw, and the function that makes a run of it.
 KINDS = {
     "one": (35, _one),
     "cascade": (25, _cascade),
@@ -146,11 +150,11 @@ KINDS = {
 }
 
 
-# What is to be told
+# The expected results
 
 
 def faults(what: dict[str, Any], told: dict[str, Any]) -> list[str]:
-    """What is wrong with what was told; nothing, it is to be hoped."""
+    """Return what is wrong with the answer to a run; nothing if it is right."""
     found = [f"left: {one}" for one in told["left"]]
     if what["kind"] == "none":
         return found + ([f"raised {told['raised']}"] if told["raised"] else [])
@@ -171,12 +175,12 @@ def faults(what: dict[str, Any], told: dict[str, Any]) -> list[str]:
 
 
 def may_be_told(told: dict[str, Any]) -> set[int]:
-    """The ranks that may be told as the cause: no other one has certainly failed before them.
+    """Return the ranks that may be raised as the cause: no other one has certainly failed before them.
 
-    A rank that raises, or sends itself a signal that kills, fails when it notes that. One that exits fails when its
-    process ends: an interpreter takes 20 ms for that, and 600 ms where 20 others want its processor. Only the
-    supervisor knows when that was. So such a rank has failed at its note where it is told itself, and when its end was
-    seen where another one is told.
+    A rank that raises, or sends itself a deadly signal, fails when it notes that. One that exits fails when its process
+    ends: an interpreter takes 20 ms for that, and 600 ms if 20 others use its processor. Only the supervisor knows that
+    time. So, when such a rank is raised itself, the time of its note counts. When another rank is raised, the time at
+    which the end of this one was seen counts.
     """
     causes = {note["rank"]: note for note in told["notes"] if note["how"] != "consequence"}
     failed_by = {rank: note["time"] for rank, note in causes.items()}
@@ -186,7 +190,7 @@ def may_be_told(told: dict[str, Any]) -> set[int]:
 
 
 def _ends_seen(told: dict[str, Any]) -> dict[int, float]:
-    """When the ends of the causes that raised nothing were seen."""
+    """Return the times at which the ends of causes that raised nothing were seen."""
     noted = {note["rank"] for note in told["notes"] if note["how"] != "consequence"}
     return {
         one["rank"]: told["began"] + one["seconds"]
@@ -208,7 +212,7 @@ def _faults_of_cause(what: dict[str, Any], told: dict[str, Any]) -> list[str]:
     found = [f"{how}: {wrong}" for wrong in _faults_of_how(how, cause, told)]
     if cause["signalled"]:
         found.append("the cause is said to have been signalled by us")
-    if how in WITH_STACK and not cause["stack"] and not what["full"]:  # there may be no room for one
+    if how in WITH_STACK and not cause["stack"] and not what["full"]:  # a full disk may have no room for one
         found.append(f"{how}: no stack")
     kinds = [_kind(one) for one in told["failures"]]
     if kinds != sorted(kinds):
@@ -217,7 +221,7 @@ def _faults_of_cause(what: dict[str, Any], told: dict[str, Any]) -> list[str]:
 
 
 def _kind(failure: dict[str, Any]) -> int:
-    """0 for a genuine failure, 1 for what a peer raised, 2 for what we have ended."""
+    """Return 0 for a genuine failure, 1 for the error of a peer, 2 for a rank that the teardown has ended."""
     if failure["signalled"]:
         return 2
     gone = {"ConnectionResetError", "BrokenPipeError", "EOFError", "RuntimeError"}
@@ -247,23 +251,23 @@ def _faults_of_how(how: str, cause: dict[str, Any], told: dict[str, Any]) -> Ite
 
 
 def seconds_until_told(what: dict[str, Any], told: dict[str, Any]) -> float:
-    """From the first failure, a consequence included, until it was raised."""
+    """Return the seconds from the first failure of any rank, even a consequence, until `join` had raised."""
     return float(told["ended"] - min((note["time"] for note in told["notes"]), default=told["ended"]))
 
 
 def seconds_allowed(what: dict[str, Any]) -> float:
-    """What that may take: the patience, the grace, the wait before SIGKILL, and what a rank that raised is spared."""
+    """Return how long that may take: patience, grace, wait before SIGKILL, and the time for which ranks are spared."""
     return 1.0 + float(what["grace"]) + KILL_AFTER_S + 0.5 + SLACK_S
 
 
-# The runs
+# Running the campaign
 
 
 class Worker:
-    """A supervisor that takes runs, one after the other."""
+    """A supervisor that does runs, one after the other."""
 
     def __init__(self, folder: str) -> None:
-        """Start it."""
+        """Start the supervisor."""
         self._folder = tempfile.mkdtemp(dir=folder)
         self._errors = Path(self._folder, "stderr")
         self.full = _place_to_mount(self._folder)
@@ -281,7 +285,7 @@ class Worker:
             )  # fmt: skip
 
     def run(self, what: dict[str, Any]) -> dict[str, Any]:
-        """Take a run; "hung" if there was no answer."""
+        """Do a run, and return the answer; if there was none, the stderr of the supervisor as "hung"."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         if what["full"]:
@@ -304,7 +308,7 @@ class Worker:
         return told
 
     def end(self) -> None:
-        """Let it end, or end it."""
+        """Close the supervisor's input, and kill it if it doesn't end in 5 s."""
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()  # type: ignore[union-attr]
         try:
@@ -318,13 +322,13 @@ class Worker:
 
 
 def _mounting(place: str) -> list[str]:
-    """How to run a program that has a file system of 1 MiB to itself, which is gone with it."""
+    """Return a command prefix that gives a program a file system of 1 MiB of its own, which disappears with it."""
     script = 'mount -t tmpfs -o size=1m none "$0" && exec "$@"'
     return ["unshare", "--mount", "sh", "-c", script, place] if place else []
 
 
 def _place_to_mount(folder: str) -> str:
-    """Where; "" if this user may not mount anything, and a limit has to do."""
+    """Return the folder for that mount; "" if this user may not mount, so that a limit on file sizes is used."""
     place = Path(folder, "small")
     place.mkdir()
     if os.geteuid() != 0 or subprocess.run([*_mounting(str(place)), "true"], check=False).returncode:
@@ -333,7 +337,7 @@ def _place_to_mount(folder: str) -> str:
 
 
 def campaign(runs: int, seed: int, jobs: int) -> bool:
-    """Take so many runs; whether every verdict was right, nothing hung and nothing was left."""
+    """Do `runs` runs. Return whether every verdict was right, nothing hung and nothing was left."""
     rng = random.Random(seed)
     drawn = [draw(rng) for _ in range(runs)]
     wrong, hung, seconds, kinds = 0, 0, [], collections.Counter[str]()
@@ -391,7 +395,7 @@ def _count(kinds: collections.Counter[str], what: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Take the runs, and tell; exit code 1 if anything was wrong."""
+    """Do the runs and print the results. Exit with 1 if anything was wrong."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,7 +1,7 @@
-"""The supervisor of one run of the campaign of orphans: it starts ranks, comes to a point, and ends there.
+"""The supervisor of one run of the campaign `orphans`: it starts ranks, reaches a point, and ends.
 
-Started by `tests.campaigns.orphans` with the run as JSON. It prints a line when it is at the point; then it ends
-itself, or waits to be ended.
+`tests.campaigns.orphans` starts it with the run as JSON. It prints a line when it has reached the point. Then it ends
+itself, or waits for a signal.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from spawnx.launchers import start
 from spawnx.mp import interpreter
 from spawnx.process import RankProcess
 
-# A process that must not come to harm.
+# The command of a process that must not be signalled.
 BYSTANDER = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
 
 
 def rank(index: int, behaviour: str, arrived: Any) -> None:
-    """Be a rank that arrives and then stays, in the way that is asked for; rank 0 of `finishing` ends."""
+    """Run as a rank that arrives and stays, with the given behaviour. Rank 0 with the behaviour `ends` returns."""
     if behaviour == "deaf":
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, signal.SIG_IGN)
@@ -50,15 +50,15 @@ def rank(index: int, behaviour: str, arrived: Any) -> None:
 
 
 class Run:
-    """One run, as the campaign has drawn it."""
+    """One run, as drawn by the campaign."""
 
     def __init__(self, what: dict[str, Any]) -> None:
-        """Take the run: `point`, `ending`, `method`, `behaviour`, `ranks`, `thread`, `k`."""
+        """Take the draw: `point`, `ending`, `method`, `backend`, `behaviour`, `ranks`, `thread`, `k`."""
         self.what = what
         self._done = False
 
     def come(self, context: Any = None) -> None:
-        """Be at the point: end, or wait to be ended."""
+        """Report that the point is reached; then end, or wait for a signal."""
         if self._done:
             return
         self._done = True
@@ -71,12 +71,13 @@ class Run:
             os.execv(BYSTANDER[0], BYSTANDER)
         if ending == "exception":
             raise RuntimeError("the end of this run")
-        # A signal that is blocked here ends this process when spawnx has gone on to unblock it: as it would.
+        # If spawnx blocks the signal at this point, it stays pending. The loop then ends, so that spawnx goes on and
+        # unblocks the signal, which ends this process.
         while not signal.sigpending():
             time.sleep(0.01)
 
     def lie_in_wait(self) -> None:
-        """Come to the point in the middle of spawnx, by a wrapper around the step that is next."""
+        """Wrap the step of spawnx that follows the point, so that it calls `come` first."""
         point = self.what["point"]
         if point == "before":
             _wrap(start, "launch", self.come)
@@ -90,7 +91,7 @@ class Run:
             _wrap(gate, "let", self.come)
 
     def _wait_for_adoption(self) -> None:
-        """Come to the point when the ranks wait for their adoption, when they are about to be adopted, or have been."""
+        """Call `come` when the ranks wait for their adoption, just before it, or just after it."""
         from spawnx.backends import native
         from spawnx.launchers import popen, template
 
@@ -103,13 +104,13 @@ class Run:
         _wrap(owner, name, self.come)
 
     def _wait_for_launch(self) -> None:
-        """Come to the point when rank k is about to be created, by whatever creates it."""
+        """Call `come` just before rank k is created, for each way to create it."""
         left = self.what["k"]
         if self.what["backend"] == "native" and os.environ["SPAWNX_LAUNCHER"] in ("auto", "clone"):
             if left > 0 and self.what["method"] == "spawn":
                 self._wait_for_template(left)
             elif self.what["method"] == "forkserver":
-                left = 0  # one interpreter is launched, however many ranks there are
+                left = 0  # one interpreter is launched for any number of ranks
 
         def count() -> None:
             nonlocal left
@@ -127,7 +128,7 @@ class Run:
             _wrap(type(backends.choose()[0]), "launch", count)
 
     def _wait_for_template(self, clones: int) -> None:
-        """Come to the point when the template has made so many clones, and goes no further."""
+        """Call `come` when the template has made `clones` clones and stops."""
         fifo = tempfile.mktemp()  # noqa: S306 - a FIFO can't be made otherwise, and the folder is ours
         os.mkfifo(fifo)
         from spawnx.launchers import template
@@ -138,7 +139,7 @@ class Run:
             argv = plain_command(module, function, file, at, size)
             if module in ("spawnx.remote.template", "spawnx.remote.zygote"):
                 place = argv.index("-c") + 1
-                # What is imported before ours is start-up code there, for which by "auto" no rank would be cloned.
+                # The template takes this import for start-up code, because of which "auto" would not clone.
                 insist = "import os; os.environ['SPAWNX_LAUNCHER'] = 'clone'; "
                 stop = f"from tests.campaigns.orphan_template import stop_after; stop_after({clones}, {fifo!r}); "
                 argv[place] = insist + stop + argv[place]
@@ -163,7 +164,7 @@ def _wrap(owner: Any, name: str, first: Callable[[], None]) -> None:
 
 
 def supervise(run: Run) -> None:
-    """Start the ranks, and come to the point."""
+    """Start the ranks, and reach the point."""
     what = run.what
     reader, writer = multiprocessing.Pipe(duplex=False)
     run.lie_in_wait()
@@ -188,7 +189,7 @@ def supervise(run: Run) -> None:
 
 
 def recycle(pid: int) -> None:
-    """Give the number of a rank that has ended and was reaped to a bystander, if that can be done here."""
+    """Start a bystander with the pid of a reaped rank, if ns_last_pid is writable."""
     last_pid = Path("/proc/sys/kernel/ns_last_pid")
     if not os.access(last_pid, os.W_OK):
         return
@@ -208,7 +209,7 @@ kept: list[Any] = []
 
 
 def main() -> None:
-    """Be one run."""
+    """Do one run."""
     run = Run(json.loads(sys.argv[1]))
     if run.what["thread"]:
         worker = threading.Thread(target=supervise, args=(run,))

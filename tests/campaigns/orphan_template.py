@@ -1,4 +1,4 @@
-"""What a run of the campaign of orphans does in a template: it stops half-way, and says so."""
+"""Code of the campaign `orphans` that runs in a template: it stops the template half-way, and reports that."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def stop_after(clones: int, fifo: str) -> None:
-    """Have this template make so many clones, tell by a byte in `fifo`, and go no further."""
+    """Stop this template after `clones` clones, and write a byte to `fifo`."""
     from spawnx.ipc.pid_table import Table
 
     note = Table.note

@@ -1,9 +1,14 @@
-"""Does any rank outlive its supervisor, however that ends, and is anybody else harmed?
+"""Does any rank outlive its supervisor, however that ends, and is any other process harmed?
 
-A campaign of random runs: `python -m tests.campaigns.orphans --runs 1000`. In each, a supervisor starts ranks, and ends
-at a point that is an event, not a delay: before the first rank, when rank k is about to be created, when all are there
-and nobody guards them yet, when they are guarded and not let on yet, while they boot, run, or end. Survivors are found
-by a mark in their environment. The short form is in the suite: tests/unit/test_guard.py.
+A campaign of random runs: `python -m tests.campaigns.orphans --runs 1000`. In each run, a supervisor starts ranks, and
+ends at a point, which is an event and not a delay:
+
+- before the first rank, or before rank k is created;
+- while ranks are adopted;
+- when all ranks exist but the guardian doesn't hold them, or it holds them but the gate is shut;
+- while ranks boot, run, or end.
+
+A mark in the environment identifies survivors. A short form is in the suite: tests/unit/test_guard.py.
 """
 
 from __future__ import annotations
@@ -30,23 +35,24 @@ from tests.campaigns.orphan_supervisor import BYSTANDER
 from tests.support import ROOT
 
 POINTS = ("before", "starting", "adopting", "started", "held", "booting", "running", "finishing")
-# By whom it ends: what is sent to it, and what it does itself.
+# How the supervisor ends: the signals that are sent to it, and what it does itself.
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGHUP": signal.SIGHUP}
 ENDINGS = (*SIGNALS, "exit", "exception", "exec")
 METHODS = ("spawn", "fork", "forkserver")
 BEHAVIOURS = ("sleeps", "deaf", "busy", "stopped", "setsid")
-# Where the supervisor runs: with a terminal's Ctrl-C, in the background of a shell, as the first of its namespace.
+# Where the supervisor runs: in the foreground; in the background of a shell, which ignores SIGINT; or as the first
+# process of a pid namespace.
 PLACES = ("foreground", "background", "first")
 GRACE_S = 0.5
-# What a run may take beyond the grace, on a machine that has other things to do.
+# Seconds that the end of the ranks may take beyond the grace, on a busy machine.
 SLACK_S = 10.0
-# How long a supervisor may take to come to its point.
+# Seconds that a supervisor may take to reach its point.
 PATIENCE_S = 60.0
 _MARK = "SPAWNX_CAMPAIGN"
 
 
 def draw(rng: random.Random) -> dict[str, Any]:
-    """One run. Some are bent to what can be: a Python that ends by an exception joins its ranks first."""
+    """Draw one run. Impossible draws are changed: a supervisor that ends by an exception joins its ranks first."""
     what: dict[str, Any] = {
         "point": rng.choice(POINTS),
         "ending": rng.choice(ENDINGS),
@@ -68,17 +74,18 @@ def draw(rng: random.Random) -> dict[str, Any]:
         what["behaviour"] = "ends"
         what["ranks"] += 1
     if what["ending"] == "exception":
-        # A thread's is printed, and the process goes on; ranks that are deaf to SIGTERM hang multiprocessing's exit.
+        # An exception in a thread doesn't end the process. Ranks that ignore SIGTERM block multiprocessing's exit.
         what["thread"] = False
         what["behaviour"] = "ends" if what["point"] == "finishing" else rng.choice(("sleeps", "setsid"))
     return what
 
 
 def run(what: dict[str, Any], mark: str) -> dict[str, Any]:
-    """Let one supervisor end; what was left, who was harmed, and how long it took.
+    """Run one supervisor until it ends.
 
     Returns:
-        "survivors" and "harmed", lists of text that are to be empty; "seconds" from its end to the last rank's.
+        "survivors" and "harmed", lists of text that should be empty; "seconds" from the end of the supervisor to that
+        of the last rank; "recycled", whether a bystander got the pid of a reaped rank.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         neighbour = stack.enter_context(_bystander())
@@ -102,7 +109,7 @@ def run(what: dict[str, Any], mark: str) -> dict[str, Any]:
             mark, {pid, supervisor.pid} if what["ending"] == "exec" else set(), began
         )
         harmed = _harmed(what, supervisor, neighbour, told)
-        # The kernel ends all of a namespace with its first process, and leaves nobody who could clean up.
+        # The kernel kills all processes of a namespace with its first one, so no process is left to remove the folder.
         left = [
             name for name in os.listdir(folder) if name.startswith("spawnx-") and what["place"] != "first"
         ]
@@ -115,7 +122,7 @@ def run(what: dict[str, Any], mark: str) -> dict[str, Any]:
 
 
 def _command(what: dict[str, Any]) -> list[str]:
-    """A shell that starts a bystander in its group and session, and becomes the supervisor, whose child that is."""
+    """Return the command: a shell that starts a bystander in its group and session, and then execs the supervisor."""
     program = [sys.executable, "-m", "tests.campaigns.orphan_supervisor", json.dumps(what)]
     if what["place"] == "first":
         return ["unshare", "--pid", "--mount-proc", "--fork", *program]
@@ -137,13 +144,13 @@ def _environment(what: dict[str, Any], mark: str, folder: str) -> dict[str, str]
 
 
 def _errors(folder: str) -> BinaryIO:
-    """What the supervisor has to say of its end: much, and none of it new."""
+    """Open the file for the supervisor's stderr, which is shown only if it ends before its point."""
     return Path(folder, "stderr").open("wb")
 
 
 @contextlib.contextmanager
 def _bystander() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has nothing to do with the run."""
+    """Run a process that is unrelated to the run."""
     with subprocess.Popen(BYSTANDER, stdin=subprocess.DEVNULL) as process:
         try:
             yield process
@@ -152,7 +159,7 @@ def _bystander() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _end_group(supervisor: subprocess.Popen[str]) -> None:
-    """End what a run has left on purpose: the bystanders, and a program that the supervisor has become."""
+    """Kill the processes that a run leaves on purpose: bystanders, and the program that the supervisor has executed."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(supervisor.pid, signal.SIGKILL)
     supervisor.wait()
@@ -162,7 +169,7 @@ def _end_group(supervisor: subprocess.Popen[str]) -> None:
 
 
 def _wait_for_point(supervisor: subprocess.Popen[str], errors: Path) -> dict[str, int]:
-    """What the supervisor tells on the way: the pids of bystanders, by what they are."""
+    """Read the supervisor's lines until it reaches its point. Return the pids of bystanders: kind -> pid."""
     told = {}
     assert supervisor.stdout is not None
     for line in supervisor.stdout:
@@ -178,7 +185,7 @@ def _wait_for_point(supervisor: subprocess.Popen[str], errors: Path) -> dict[str
 
 
 def _pid_of(supervisor: subprocess.Popen[str], what: dict[str, Any]) -> int:
-    """The supervisor's pid: the child of `unshare`, or itself."""
+    """Return the pid of the supervisor, which may be a child of `unshare`."""
     if what["place"] != "first":
         return supervisor.pid
     children = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text(encoding="ascii")
@@ -191,8 +198,8 @@ def _wait_for_exec(pid: int) -> None:
 
 
 def _survivors(mark: str, spared: set[int], began: float) -> tuple[list[str], float]:
-    """Who has the mark after all time is over, and how long it took until nobody had."""
-    looks = 0  # in which nobody was seen: a process that is in the middle of its exec shows no environment
+    """Kill the marked processes that live when the time is over. Return their names, and when the last was seen."""
+    looks = 0  # without a marked process, in a row: one look may miss a process during its exec, without environment
     while looks < 3:
         left = {pid for pid in _marked(mark) if pid not in spared}
         if left or not looks:
@@ -213,7 +220,7 @@ def _marked(mark: str) -> Iterator[int]:
     wanted = f"{_MARK}={mark}".encode()
     for name in os.listdir("/proc"):
         if name.isdigit():
-            with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            with contextlib.suppress(OSError):  # it has ended, or belongs to another user
                 if wanted in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
                     yield int(name)
 
@@ -240,16 +247,16 @@ def _lives(pid: int) -> bool:
 
 
 def bend(what: dict[str, Any]) -> dict[str, Any]:
-    """What a run is after the laws of the system."""
+    """Change combinations that the system doesn't allow."""
     if what["place"] == "first" and what["ending"] in SIGNALS:
         what["ending"] = "SIGKILL"  # the first process of a namespace takes no other signal
     if (what["point"], what["method"], what["ending"]) == ("starting", "fork", "exception"):
-        what["ending"] = "exit"  # Python ignores what is raised before a fork
+        what["ending"] = "exit"  # Python ignores an exception of a before-fork hook
     return what
 
 
 def main() -> None:
-    """Take the runs, and tell; exit code 1 if anybody survived or was harmed."""
+    """Do the runs and print the results. Exit with 1 if a rank survived or a process was harmed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -263,7 +270,7 @@ def main() -> None:
 
 
 def campaign(runs: int, seed: int, jobs: int) -> bool:
-    """Take so many runs; whether nobody survived and nobody was harmed."""
+    """Do `runs` runs. Return whether no rank survived and no process was harmed."""
     rng = random.Random(seed)
     drawn = [bend(draw(rng)) for _ in range(runs)]
     good, seconds, kinds = True, [], collections.Counter[str]()
@@ -297,7 +304,7 @@ def _numbered(one: tuple[int, dict[str, Any]]) -> dict[str, Any]:
     number, what = one
     try:
         return run(what, f"{os.getpid()}-{number}")
-    except Exception as error:  # noqa: BLE001 - told, and the campaign goes on
+    except Exception as error:  # noqa: BLE001 - reported, and the campaign goes on
         return {
             "survivors": [],
             "harmed": [f"the campaign itself: {error!r}"],

@@ -1,8 +1,8 @@
-"""Does anything that a rank may write make the supervisor raise, wait, or take much time or memory?
+"""Can any bytes that a rank writes make the supervisor raise, wait, or use much time or memory?
 
-A fuzzer over each parser of the supervisor: `python -m tests.campaigns.parsers --seconds 600`. Inputs are what ranks of
-ours write, cut, spliced, and changed where it hurts: in lengths, opcodes, brackets, digits. Memory is limited, so that
-a parser that believes a length is found. The short form is in the suite: tests/unit/test_parsers.py.
+A fuzzer for each parser of the supervisor: `python -m tests.campaigns.parsers --seconds 600`. Inputs are valid outputs
+of ranks, cut, spliced, and changed in sensitive places: lengths, opcodes, brackets, digits. Memory is limited, which
+finds a parser that trusts a length. A short form is in the suite: tests/unit/test_parsers.py.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from spawnx.ipc import report_reader as reports
 from spawnx.ipc.scoreboard_reader import Scoreboard
 
 RANKS = 3
-# What one input may take, on a machine that has other things to do.
+# Seconds that one input may take, on a busy machine.
 SLOW_S = 1.0
-# What this process may have, beyond which a parser that believes a length is found.
+# The most memory of this process, in bytes. A parser that trusts a length exceeds it.
 MEMORY = 2 << 30
 _BOUNDARIES = [0, 1, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
 _WIDTHS = (1, 2, 4, 8)
-# What is dear to somebody: opcodes that pickle obeys, JSON that nests or has no end, text that regexes dwell on.
+# Sensitive inputs: opcodes that pickle executes, JSON that nests or doesn't end, text that makes regexes slow.
 _DEAR = [
     b"\x80\x04", b"\x95", b"\x94", b".", b"X", b"\x8c", b"\x8d", b"q", b"r\xff\xff\xff\x7f", b"cos\nsystem\n", b"R",
     b"(", b"\x8a\xff", b"\x8b",
@@ -45,7 +45,7 @@ _DEAR = [
 
 
 def valid(rng: random.Random) -> bytes:
-    """What a rank, or the reference, may have written."""
+    """Return bytes that a rank, of spawnx or the reference, may have written."""
     text = rng.choice(
         ["", "Traceback…\nValueError: no good\n", "\udc80", "x" * rng.choice([255, 256, 70_000])]
     )
@@ -57,7 +57,7 @@ def valid(rng: random.Random) -> bytes:
 
 
 def mutated(rng: random.Random, data: bytes) -> bytes:
-    """The same, changed in a few places."""
+    """Return `data` changed in a few places."""
     changed = bytearray(data)
     for _ in range(rng.choice([0, 1, 1, 2, 4, 16])):
         at = rng.randrange(len(changed) + 1) if rng.random() < 0.5 else min(rng.randrange(32), len(changed))
@@ -78,7 +78,7 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
 
 
 def try_report(data: bytes) -> None:
-    """What is parsed is a report that can be told and judged, or none."""
+    """Parse bytes as a report. The result must be None, or a report that can be shown and judged."""
     found = reports.parse(data)
     if found is None:
         return
@@ -92,14 +92,14 @@ def try_report(data: bytes) -> None:
 
 
 def try_file(data: bytes, path: Path) -> None:
-    """The same, from a file."""
+    """Parse the same bytes from a file. There must be a report if and only if the bytes parse as one."""
     path.write_bytes(data)
     found = reports.read(str(path))
     assert (found is None) is (reports.parse(data) is None)
 
 
 def try_board(data: bytes, fd: int) -> None:
-    """Each rank has a line, and parts that can be read."""
+    """Read a scoreboard. Each rank must have a line, and parts that can be read."""
     os.ftruncate(fd, 0)
     os.pwrite(fd, data, 0)
     read = Scoreboard(fd, RANKS)
@@ -115,7 +115,7 @@ def try_board(data: bytes, fd: int) -> None:
 
 
 def try_notices(data: bytes, ends: tuple[int, int]) -> None:
-    """Numbers, as many as there are, of which each may be told."""
+    """Read notices. Each must be a rank and an errno for which a report can be made."""
     os.write(ends[1], data[:1024])
     for rank, errno in notices.read(ends[0]):
         assert rank >= 0
@@ -123,16 +123,16 @@ def try_notices(data: bytes, ends: tuple[int, int]) -> None:
 
 
 def try_name(data: bytes) -> None:
-    """A name that is ours is no path, and no folder's."""
+    """Check a name. One that counts as ours must not be a path or a folder."""
     name = os.fsdecode(data[:64].replace(b"\0", b""))
     assert not (names.is_ours(name) and ("/" in name or name in {".", ".."}))
 
 
 @contextlib.contextmanager
 def parsers() -> Iterator[dict[str, Callable[[bytes], None]]]:
-    """Each, by name."""
+    """Yield the functions that try a parser, by name."""
     with contextlib.ExitStack() as opened:
-        # In memory where that can be: a disk would be what is timed.
+        # In memory if possible: otherwise the time of the disk would be measured.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a folder of our own there
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="spawnx-", dir=memory)))
         ends = notices.make()
@@ -149,7 +149,7 @@ def parsers() -> Iterator[dict[str, Callable[[bytes], None]]]:
 
 
 def campaign(seconds: float, seed: int) -> bool:
-    """Try each parser for as long as the others; whether none has raised or was slow. Says what was found."""
+    """Try all parsers for the same time each, and print faults. Return whether none has raised or was slow."""
     rng = random.Random(seed)
     tried: collections.Counter[str] = collections.Counter()
     slowest: collections.Counter[str] = collections.Counter()
@@ -163,7 +163,7 @@ def campaign(seconds: float, seed: int) -> bool:
             began = time.monotonic()
             try:
                 each[name](data)
-            except BaseException as error:  # noqa: BLE001 - MemoryError, RecursionError: whatever it is
+            except BaseException as error:  # noqa: BLE001 - any, such as MemoryError or RecursionError
                 bad += 1
                 print(f"{name}: {type(error).__name__}: {error}: {data[:200]!r}")
             took = time.monotonic() - began
