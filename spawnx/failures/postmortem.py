@@ -104,8 +104,8 @@ class PostMortem:
         if now is None or self._oom_kills is None or now <= self._oom_kills:
             return ""
         return (
-            f"The kernel has killed {now - self._oom_kills} of the processes in this cgroup since the ranks were started,"
-            f" because memory ran out: process {rank} may be one of them."
+            f"The kernel has killed {now - self._oom_kills} of the processes in this cgroup since the ranks were"
+            f" started, because memory ran out: process {rank} may be one of them."
         )
 
 
