@@ -310,7 +310,7 @@ def _nothing_left(
     before = Belongings.now(folder)
     with _time_limit():
         yield
-    _stop_kept_template()
+    _stop_zygote()
     failed = request.node.stash[HAS_FAILED]
     left = _left_after_settling(folder, before, 0 if failed else SETTLE_S)
     names = left.names()
@@ -320,7 +320,7 @@ def _nothing_left(
         assert [] == names
 
 
-def _stop_kept_template() -> None:
+def _stop_zygote() -> None:
     """End the zygote, which lives from call to call."""
     forkserver = sys.modules.get("spawnx.launchers.forkserver")
     if forkserver is not None:

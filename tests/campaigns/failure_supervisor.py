@@ -226,8 +226,8 @@ def left(full: str) -> list[str]:
     folders = [os.environ["TMPDIR"], *([full] if full else [])]
     # One zygote may live on, with its scoreboard.
     children = [one for one in psutil.Process().children() if not is_helper(one)]
-    children = sorted(children, key=is_kept_template)
-    if children and is_kept_template(children[-1]):
+    children = sorted(children, key=is_zygote)
+    if children and is_zygote(children[-1]):
         children.pop()
     return [
         *(f"process {one.pid} {one.name()}" for one in children),
@@ -250,7 +250,7 @@ def fds() -> list[str]:
     return found
 
 
-def is_kept_template(process: psutil.Process) -> bool:
+def is_zygote(process: psutil.Process) -> bool:
     """Whether a process is a zygote, which lives from call to call."""
     with contextlib.suppress(psutil.Error):
         return "spawnx.remote.zygote" in " ".join(process.cmdline())

@@ -53,7 +53,7 @@ def told(fn: Any, count: int = 1, args: tuple[Any, ...] = (), **options: Any) ->
     return found
 
 
-def kept_templates() -> list[int]:
+def zygotes() -> list[int]:
     """The pids of the zygotes of this process."""
     mark = "spawnx.remote.zygote"
     children = psutil.Process().children()
@@ -63,9 +63,9 @@ def kept_templates() -> list[int]:
 # One for all calls
 
 
-def test_kept_template_serves_call_after_call() -> None:
+def test_zygote_serves_call_after_call() -> None:
     """It is the same process, and no template of a call is left."""
-    pids = [told(ranks.put_pid, 2) and kept_templates() for _ in range(3)]
+    pids = [told(ranks.put_pid, 2) and zygotes() for _ in range(3)]
 
     assert 1 == len(pids[0])
     assert [pids[0]] * 3 == pids
@@ -89,7 +89,7 @@ def test_many_calls_leave_supervisor_and_template_as_they_were() -> None:
     """Neither memory nor files grow; `benchmarks/bench_forkserver.py` does it a thousand times."""
 
     def sizes() -> list[int]:
-        (pid,) = kept_templates()
+        (pid,) = zygotes()
         return [
             size
             for process in (psutil.Process(), psutil.Process(pid))
@@ -249,7 +249,7 @@ def test_module_that_came_after_the_template_is_found(program: Program, tmp_path
     assert "found" == program.output(source, str(tmp_path / "late"))[-1]
 
 
-def test_nothing_of_the_users_is_loaded_in_the_kept_template() -> None:
+def test_nothing_of_the_users_is_loaded_in_the_zygote() -> None:
     """What a call imports is gone with its ranks."""
     assert [True] * 4 == told(ranks.put_whether_made_here, 2) + told(ranks.put_whether_made_here, 2)
 
@@ -298,14 +298,14 @@ def test_torch_is_imported_once_for_all_calls(program: Program) -> None:
     assert ["True 8"] == program.output(source)
 
 
-def test_call_that_wants_less_leaves_the_kept_template(module: Callable[[str], str]) -> None:
+def test_call_that_wants_less_leaves_the_zygote(module: Callable[[str], str]) -> None:
     """A suite's tests differ in what may be preloaded: those without torch don't cost the others theirs."""
     name = module("VALUE = 7")
     told(ranks.put_whether_loaded, 1, (name,), preload=[name])
-    before = kept_templates()
+    before = zygotes()
     found = told(ranks.put_whether_loaded, 1, (name,), preload=())
 
-    assert ([False], before) == (found, kept_templates())
+    assert ([False], before) == (found, zygotes())
     assert 1 == len(before)
 
 
@@ -483,11 +483,11 @@ def test_template_without_proc_gives_way_to_exec() -> None:
 def test_template_that_has_died_is_replaced() -> None:
     """The next call notices."""
     told(ranks.put_pid)
-    (pid,) = kept_templates()
+    (pid,) = zygotes()
     os.kill(pid, signal.SIGKILL)
     told(ranks.put_pid)
 
-    assert pid not in kept_templates()
+    assert pid not in zygotes()
 
 
 def test_interrupt_ends_a_call_whose_template_is_stopped(program: Program) -> None:
@@ -590,7 +590,7 @@ def test_template_that_can_not_be_cloned_gives_way_to_exec(
     ["sys.exit()", "os._exit(0)", "os.kill(os.getpid(), 9)", "os.execv('/bin/cat', ['cat'])"],
     ids=["exit", "_exit", "killed", "exec"],
 )
-def test_kept_template_ends_with_the_supervisor(end: str, program: Program) -> None:
+def test_zygote_ends_with_the_supervisor(end: str, program: Program) -> None:
     """However that ends, also where a process that it forked lives on."""
     source = f"""
         import os, psutil, sys
