@@ -1,7 +1,7 @@
 """The ends: the fds by which a rank reaches its supervisor. The supervisor opens them once, and hands them over.
 
-They have no names: a cleaner may empty the temporary directory, a rank may change its root or drop its rights, and not
-every file system has FIFOs. Their numbers are high: user code that closes a range of fds, or all, and opens its own
+They have no names: a cleaner may empty the temporary directory, and a rank may change its root or drop its rights. And
+not every file system has FIFOs. Their numbers are high: user code that closes a range of fds, or all, and opens its own
 files gets low numbers.
 """
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from spawnx.ipc.ends import Own
 
-# The size of each of the two numbers in a notice. Both are less than PIPE_BUF: notices of several ranks don't mix.
+# The size of each of the two numbers in a notice. A notice is smaller than PIPE_BUF: those of several ranks don't mix.
 _BYTES = 4
 # The most bytes of one read: the capacity of a pipe.
 _PIPEFUL = 64 * 1024

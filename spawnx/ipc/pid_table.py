@@ -1,6 +1,6 @@
 """The table: a template's state and the pids of its ranks, in shared memory.
 
-The supervisor can still read it when the template has ended, for whatever reason. A dialogue would break off.
+The supervisor can read it even after the template has ended, for whatever reason. A dialogue would break off.
 """
 
 from __future__ import annotations

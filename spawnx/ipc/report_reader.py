@@ -62,7 +62,7 @@ def read(path: str, folder: int | None = None, owner: int | None = None) -> Repo
 
 
 def parse(data: bytes) -> Report | None:
-    """Return the report that bytes hold; None if they hold none. Any bytes will do."""
+    """Return the report that bytes hold; None if they hold none. Any bytes are accepted."""
     text, end = _unpickled(data)
     return None if text is None else Report(text, **_details(data[end : end + _MOST_DETAILS]))
 

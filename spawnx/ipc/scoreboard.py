@@ -6,8 +6,8 @@ first, and the rank writes its report into the second.
 
 It is memory without a name: a full disk or an emptied folder does not affect it. Where there is no such memory, it is a
 file in the folder. There is not one file per rank: thousands would be made and removed for the one rank that may crash.
-The lines are written when the scoreboard is made, so a rank always has room there. The parts are a hole until a rank
-writes there.
+The lines are written when the scoreboard is made, so a rank always has room in its line. The parts are a hole until
+they are written to.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ EXIT = "exit"
 STAGES = (BOOT, IMPORT, UNPICKLE, RUN, EXIT)
 
 # The signal that asks a rank for its stacks. A rank that has not registered for it, or runs another program by now,
-# ignores it by default. Of the four signals ignored by default (CHLD, CONT, URG, WINCH) programs use it least: for
-# out-of-band data of sockets, which nobody sends, and in Go's runtime, which chose it for the same reasons.
+# ignores it by default. Of the four signals ignored by default (CHLD, CONT, URG, WINCH) programs use it least. Its uses
+# are out-of-band data of sockets, which no program sends, and Go's runtime, which chose it for the same reasons.
 ASK = getattr(signal, "SIGURG", None)
 
 LINE = 128
@@ -111,8 +111,8 @@ class _Writer:
         with standard_library():
             import _signal  # type: ignore[import-not-found]
 
-        # The user, an option of the interpreter, or a test runner that forked us may have enabled it already. That is
-        # left alone, unless it is our own stream, of a rank that forked this rank.
+        # The user, an option of the interpreter, or a test runner that forked us may have enabled it already. Then it
+        # stays as it is, unless the stream is our own, of a rank that forked this rank.
         if self.fatal() is not None or not faulthandler.is_enabled():
             stream = _Stream(fd)
             faulthandler.enable(stream)

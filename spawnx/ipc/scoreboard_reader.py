@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Line:
-    """The line of a rank when it was read. Any bytes are accepted.
+    """The line of a rank, as it was read. Any bytes are accepted.
 
     Attributes:
         stage: the stage that the rank had reached.

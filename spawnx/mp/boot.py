@@ -69,7 +69,10 @@ def preserving_resource_tracker() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _inheriting() -> Iterator[None]:
-    """Forbid starting processes, as multiprocessing does in a child that boots: a main module without a guard would."""
+    """Forbid this process to start others, as multiprocessing does in a child that boots.
+
+    Else a main module without a guard would start processes for ever.
+    """
     current: Any = multiprocessing.process.current_process()
     current._inheriting = True
     try:
@@ -176,7 +179,7 @@ def exit_forked(start_method: str, code: int) -> None:
     finally:
         try:
             os._exit(code)
-        except OverflowError:  # sys.exit(2**40): the interpreter's own exit gives the same status
+        except OverflowError:  # sys.exit(2**40): as the interpreter's own exit for what is no C long
             os._exit(255)
 
 

@@ -44,7 +44,7 @@ class Unadopted:
         arm_or_leave(backend, SIGKILL, template)
 
     def pass_gate(self, fd: int, parent: int) -> None:
-        """Wait until the supervisor, with the pid `parent`, has adopted this rank and opens the gate; else exit."""
+        """Wait until the supervisor, whose pid is `parent`, adopts this rank and opens the gate. Exit if it doesn't."""
         # Disarm: the template is about to end, and the kernel would then send the signal. From now on this rank waits
         # for the end of the supervisor, or of the gate. The guardian holds it before the template ends.
         arm_or_leave(self._backend, 0, self._template)

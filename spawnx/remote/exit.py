@@ -1,13 +1,13 @@
 """End a clone like any interpreter, except for the objects that the template shares with all its clones.
 
-Finalization takes every module apart, so a clone copies every page that it shared until then: 6 of a light rank's 9 ms,
-and nearly all of a torch rank's 250. A program sees only that objects are destroyed: buffers are written, `__del__` is
-called. The rank's own objects are destroyed as ever. The template's objects are spared: they belong to the standard
-library or a vetted one, and nothing outside can see their destruction. There are three ends:
+Finalization takes every module apart, so a clone copies every page that it shared until then. That takes 6 of a light
+rank's 9 ms, and nearly all of a torch rank's 250. A program sees only that objects are destroyed: buffers are written,
+`__del__` is called. The rank's own objects are destroyed as ever. The template's objects are spared: they belong to the
+standard library or a vetted one, and nothing outside can see their destruction. There are three ends:
 
 * The *long* end is CPython's own.
-* The *cut* end is CPython's own as well, until the rank's modules are gone and the template's are next: CPython clears
-  modules in the reverse order of their import. The first template object that is destroyed then looks for live objects
+* The *cut* end is CPython's own as well, until the rank's modules are gone and the template's are next. (CPython clears
+  modules in the reverse order of their import.) The first template object that is destroyed then looks for live objects
   that must be destroyed, too. If there are any, CPython goes on; if not, the process ends.
 * The *short* end comes before all that, if the rank has made nothing whose destruction can be seen.
 

@@ -140,9 +140,9 @@ class Guardian:
             return False
         except OSError as error:
             if error.errno in FORBIDDEN:
-                raise  # taken for the supervisor's end, it would remove the folder of a live supervisor
+                raise  # taken for the supervisor's end, it would remove the folder of a context that lives
             self._owner_gone = True
-            # Comes once, before earlier messages can be read: the supervisor left our answers unread.
+            # ECONNRESET comes once, before earlier messages can be read: the supervisor left our answers unread.
             return isinstance(error, ConnectionResetError)
         if not word:
             self._owner_gone = True
