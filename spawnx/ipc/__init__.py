@@ -1,1 +1,1 @@
-"""Media that several processes share: a file for each, with its format. What only the supervisor needs is beside it."""
+"""Media that several processes share: one module each, with its format. The `*_reader` modules are the supervisor's."""

@@ -1,8 +1,8 @@
 """The ends: the fds by which a rank reaches its supervisor. The supervisor opens them once, and hands them over.
 
-Not by name: a cleaner may empty the temporary directory, a rank may change its root or give up its rights, and not
-every file system has FIFOs. At high numbers: user code that closes the fds of a range, or all, and opens files of its
-own gets low ones.
+They have no names: a cleaner may empty the temporary directory, and a rank may change its root or drop its rights. And
+not every file system has FIFOs. Their numbers are high: user code that closes a range of fds, or all, and opens its own
+files gets low numbers.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# What user code may close as a range.
+# User code may close fds below this number as a range.
 _LOW = 256
-# Where they are instead: below 1024, as the kernel copies a process's table up to the highest number at each fork; and
-# with so much room above them, for those of other calls.
+# The new numbers are below 1024: at each fork the kernel copies a process's fd table up to the highest number. They
+# begin `_ROOM` below that (or below the soft limit, if that is lower), to leave room for the fds of other calls.
 _BELOW = 1024
 _ROOM = 128
 
 
 class Ends:
-    """What a rank has of its call.
+    """The fds of one rank; -1 for each that does not exist.
 
     Attributes:
-        scoreboard: see `ipc.scoreboard`; -1 where there is none, as all of them.
-        notices: the end of `ipc.notices` at which it writes.
-        gate: the end of `ipc.gate` at which it reads.
+        scoreboard: the file of `ipc.scoreboard`.
+        notices: the end of `ipc.notices` to which the rank writes.
+        gate: the end of `ipc.gate` from which the rank reads.
     """
 
     __slots__ = ("gate", "notices", "scoreboard")
@@ -42,7 +42,7 @@ class Ends:
         self.gate = gate
 
     def __reduce__(self) -> tuple[Callable[..., Ends], tuple[Any, ...]]:
-        """Pickle for a process that multiprocessing is about to start: it hands the fds over."""
+        """Pickle for a process that multiprocessing is about to start; multiprocessing hands the fds over."""
         with standard_library():
             from multiprocessing.reduction import DupFd
 
@@ -50,22 +50,22 @@ class Ends:
 
     @property
     def numbers(self) -> tuple[int, int, int]:
-        """All three, in the order in which `Ends` takes them."""
+        """All three fds, in the order of the arguments of `Ends`."""
         return self.scoreboard, self.notices, self.gate
 
     @property
     def fds(self) -> list[int]:
-        """Those that there are."""
+        """The fds that exist."""
         return [fd for fd in self.numbers if fd >= 0]
 
 
 def received(*handed_over: Any) -> Ends:
-    """What `Ends.__reduce__` has handed over, in the process that was started."""
+    """Rebuild in the started process what `Ends.__reduce__` has pickled."""
     return Ends(*(-1 if one is None else out_of_the_way(one.detach()) for one in handed_over))
 
 
 def out_of_the_way(fd: int) -> int:
-    """Move an fd to a high number, where there is room; returns the number. It is not inherited by programs."""
+    """Move an fd to a high number if there is room; return its number. A moved fd is close-on-exec."""
     if not 0 <= fd < _LOW:
         return fd
     with standard_library():
@@ -82,10 +82,10 @@ def out_of_the_way(fd: int) -> int:
 
 
 class Own:
-    """An fd of ours in a process whose user code may close it, and open another file by its number.
+    """An fd of spawnx in a process whose user code may close it and open another file at its number.
 
     Args:
-        fd: from now on ours, and not inherited by programs; -1: there is none.
+        fd: owned by this object from now on, and close-on-exec; -1: none.
     """
 
     __slots__ = ("_file", "fd")
@@ -97,22 +97,22 @@ class Own:
             os.set_inheritable(fd, False)  # noqa: FBT003
 
     def is_open(self) -> bool:
-        """Whether the number still stands for our file."""
+        """Return whether the number still refers to our file."""
         return self.is_open_at(self.fd)
 
     def is_open_at(self, fd: int) -> bool:
-        """Whether another number does."""
+        """Return whether another number refers to our file."""
         return self._file is not None and self._file == _identity(fd)
 
     def close(self) -> None:
-        """Close it, if it is still ours. May be called again."""
+        """Close the fd if it is still ours. May be called again."""
         if self.is_open():
             os.close(self.fd)
         self.fd = -1
 
 
 def _identity(fd: int) -> tuple[int, int] | None:
-    """What tells an open file from all others; None if none is open."""
+    """The device and inode of an open file; None if `fd` is not open."""
     try:
         found = os.fstat(fd)
     except OSError:

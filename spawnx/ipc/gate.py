@@ -1,36 +1,36 @@
-"""The gate: no rank of a call goes on to user code before all exist and the guardian holds them.
+"""The gate: no rank of a call reaches user code before all ranks exist and the guardian holds them.
 
-A pipe. The supervisor writes a byte for each rank; each rank takes one. The end of the file means that the supervisor
-is gone, so a rank that nobody will ever let on leaves by itself.
+A pipe. The supervisor writes one byte for each rank; each rank reads one. End of file means that the supervisor is
+gone: a rank that waits at the gate then exits.
 """
 
 from __future__ import annotations
 
 import os
 
-# What a rank is told: the guardian holds it, or it must do without.
+# The byte that a rank reads: the guardian holds the rank, or does not.
 HELD = b"h"
 UNHELD = b"u"
 
 
 def make() -> tuple[int, int]:
-    """Make the gate of a call, shut: the ranks' end, and the supervisor's.
+    """Make the gate of a call, shut; return the ranks' end and the supervisor's end.
 
-    The supervisor has both until every rank has been let on: what is written while nobody reads would be an error.
+    The supervisor keeps both until it has written all bytes: a write fails while no process has the ranks' end open.
     """
     return os.pipe()
 
 
 def let(gate: int, ranks: int, word: bytes) -> None:
-    """Let so many ranks pass. The word stays in the pipe for those that haven't come to the gate yet."""
+    """Let so many ranks pass. The bytes stay in the pipe for ranks that haven't reached the gate yet."""
     left = memoryview(word * ranks)
     while left:
         left = left[os.write(gate, left) :]
 
 
 def wait(gate: int) -> bytes:
-    """Wait to be let on, and close the gate; returns the word, or b"" if no supervisor is left to say one."""
-    # eventlet's os.read waits by an epoll that ranks by fork share: what one removes there, the others wait for.
+    """Wait at the gate, then close it; return the byte, or b"" if the supervisor is gone."""
+    # eventlet's os.read waits on an epoll that forked ranks share: if one rank removes the gate, the others miss it.
     from posix import read as read_now
 
     try:

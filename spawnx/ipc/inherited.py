@@ -1,7 +1,7 @@
-"""What a process has from the one that starts it: told by the supervisor, taken on by a clone of the zygote.
+"""The attributes that a process inherits: captured in the supervisor, applied in a clone of the zygote.
 
-A fresh interpreter would have inherited it. What can't be taken on afterwards (rights, limits that were lowered, the
-session) is not here: a zygote that differs in it is replaced by another one.
+A fresh interpreter would inherit them. Attributes that can't be changed later (rights, lowered limits, the session) are
+not among them: a zygote that differs in one of these is replaced.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STREAMS = ("stdin", "stdout", "stderr")
 
 
 def capture(processors: set[int] | None) -> dict[str, Any]:
-    """What a child of this process would have, whose thread may run on some processors."""
+    """Return what a child of this process would inherit, with `processors` as its CPU affinity."""
     with standard_library():
         from spawnx.backends import native
 
@@ -36,7 +36,7 @@ def capture(processors: set[int] | None) -> dict[str, Any]:
 
 
 def _umask() -> int:
-    """The mask for new files. os.umask() can only be asked by setting it, for all threads."""
+    """The umask, from /proc if possible: os.umask() reads it only by setting it, for all threads."""
     with open("/proc/self/status", "rb") as status:
         for line in status:
             if line.startswith(b"Umask:"):  # Linux 4.7
@@ -47,15 +47,15 @@ def _umask() -> int:
 
 
 def apply(captured: dict[str, Any], set_by_imports: Mapping[bytes, bytes]) -> None:
-    """Have it in this process.
+    """Apply captured attributes to this process.
 
     Args:
-        captured: what `capture` has returned.
-        set_by_imports: what modules that were imported before have set in the environment: it stands, where the
-            supervisor doesn't say otherwise.
+        captured: what `capture` returned.
+        set_by_imports: the environment variables that earlier imports have set. They stay, unless the supervisor's
+            environment has others of the same name.
 
     Raises:
-        OSError, ValueError: something can't be had here.
+        OSError, ValueError: an attribute can't be applied in this process.
     """
     _apply_environment(captured["environment"], set_by_imports)
     os.umask(captured["umask"])
@@ -76,7 +76,7 @@ def _apply_environment(entries: Sequence[bytes], set_by_imports: Mapping[bytes, 
 
 
 def open_streams() -> list[bool]:
-    """Which standard streams a child would have after an exec."""
+    """Return for each standard stream whether a child would have it after an exec."""
     return [_is_open(fd) for fd in (0, 1, 2)]
 
 
@@ -88,13 +88,13 @@ def _is_open(fd: int) -> bool:
 
 
 def apply_streams(is_open: Sequence[bool], handed_over: Sequence[int]) -> None:
-    """Use the standard streams' fds, which are new, as a fresh interpreter would; but for what other files have."""
+    """Use the new fds 0 to 2 as a fresh interpreter would. A number in `handed_over` may belong to another file."""
     for fd, (name, opened) in enumerate(zip(_STREAMS, is_open, strict=True)):
-        if not opened:  # nor was it when the zygote started
+        if not opened:  # it was not open when the zygote started, either
             if fd not in handed_over:
                 os.close(fd)
         elif fd:
             stream = getattr(sys, name)
             lines = fd == 2 or os.isatty(fd)  # noqa: PLR2004 - the standard error's
-            if hasattr(stream, "reconfigure"):  # not one that start-up code has put there
+            if hasattr(stream, "reconfigure"):  # start-up code may have replaced the stream
                 stream.reconfigure(line_buffering=lines and not stream.write_through)

@@ -1,25 +1,25 @@
-"""What is in a context's folder, by name: what ranks write there, and what is removed with it.
+"""The names of the files that ranks write into a context's folder, and that are removed with it.
 
-Nothing else is removed. csrc/guardian.c knows these names, too.
+No other file is removed. csrc/guardian.c has the same names.
 """
 
 from __future__ import annotations
 
-# The scoreboard, where it has a name.
+# The scoreboard, if it is a file.
 SCOREBOARD = "scoreboard"
 _REPORT = "pickle"
-# What is appended to the name of a report: for one that is being written; for the word that the rank has ended well.
+# Suffixes to the name of a report: it is still being written; or the rank has ended with exit status 0.
 PART = ".part"
 ENDED = ".ended"
 
 
 def of_report(rank: int) -> str:
-    """The name of a rank's report."""
+    """Return the name of a rank's report."""
     return f"{rank}.{_REPORT}"
 
 
 def is_ours(name: str) -> bool:
-    """Whether a file may be one of a rank's, or the scoreboard."""
+    """Return whether a name is that of a rank's file or of the scoreboard."""
     rank, _, kind = name.partition(".")
     is_rank = rank.isascii() and rank.isdigit()
     return name == SCOREBOARD or (is_rank and kind in {_REPORT, _REPORT + PART, _REPORT + ENDED})

@@ -1,8 +1,8 @@
-"""Notices: a rank that has reported says so, and the supervisor knows of the failure when it happens.
+"""Notices: a rank that has reported writes one, so that the supervisor sees the failure when it happens.
 
-A pipe, whose one end in the supervisor is watched beside the ranks. What is told stands in the report; a notice only
-says that there is one, and one that names another rank does nothing. Best effort: a failure whose notice is lost is
-known when the rank has ended. Where pipes can't be watched (Windows), every failure is.
+A pipe; the supervisor watches its own end together with the ranks. The report holds the failure, and a notice only
+announces the report: one that names another rank has no effect. Best effort: if a notice is lost, the supervisor sees
+the failure when the rank has ended. On Windows, where pipes can't be watched, this holds for every failure.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
     from spawnx.ipc.ends import Own
 
-# Of each of the two numbers in a notice. Less than PIPE_BUF in all: what several ranks write at once isn't mixed.
+# The size of each of the two numbers in a notice. A notice is smaller than PIPE_BUF: those of several ranks don't mix.
 _BYTES = 4
-# Read in one go: what a pipe holds.
+# The most bytes of one read: the capacity of a pipe.
 _PIPEFUL = 64 * 1024
 
 
 def make() -> tuple[int, int]:
-    """Make the pipe of a context: the supervisor's end, which is read without waiting, and the ranks'. -1: none.
+    """Make the pipe of a context, non-blocking; return the supervisor's end and the ranks' end. -1: no pipe.
 
-    The supervisor has both as long as it watches: else its own would be readable for ever (the end of the file) once
-    the ranks have closed theirs.
+    The supervisor keeps both as long as it watches. Else its own end would be readable for ever (end of file) once all
+    ranks have closed theirs.
     """
     if sys.platform == "win32":
         return -1, -1
@@ -38,16 +38,16 @@ def make() -> tuple[int, int]:
 
 
 def tell(end: Own, rank: int, errno: int = 0) -> None:
-    """Say that a rank has reported; or, by an errno, that it could not."""
-    # Suppressed: there is no supervisor any more, or it doesn't read, or user code has closed our end.
+    """Write a notice: a rank has reported or, with an errno, could not."""
+    # Suppressed: the supervisor is gone or doesn't read, or user code has closed our end.
     with contextlib.suppress(OSError):
         if end.is_open():
             os.write(end.fd, rank.to_bytes(_BYTES, sys.byteorder) + errno.to_bytes(_BYTES, sys.byteorder))
 
 
 def read(end: int) -> Iterator[tuple[int, int]]:
-    """The notices that are there: rank and errno. Any rank may have written any numbers."""
-    from posix import read as read_now  # eventlet's os.read waits until there is something
+    """Yield the notices in the pipe, as rank and errno. Any rank may have written any numbers."""
+    from posix import read as read_now  # eventlet's os.read waits while the pipe is empty
 
     try:
         data = read_now(end, _PIPEFUL)

@@ -1,6 +1,6 @@
-"""What a template found out, in shared memory: how far it has come, and the pids of its ranks.
+"""The table: a template's state and the pids of its ranks, in shared memory.
 
-The supervisor reads it when the template has ended, however it ended: there is no conversation that could break off.
+The supervisor can read it even after the template has ended, for whatever reason. A dialogue would break off.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import mmap
 import signal
 import struct
 
-# How far a template has come: no rank was made yet; some were; they were left to the supervisor. It made none, and says
-# why: its imports can't be forked; what ran before ours is to run in each rank.
+# The states of a template: it has made no rank yet; it makes ranks; it has left them to the supervisor. In the last two
+# it made none and gives the reason: its imports can't be cloned; its start-up code must run in each rank.
 BOOTING = 0
 CLONING = 1
 CLONED = 2
@@ -24,11 +24,11 @@ _REASON = 1024
 
 
 class Table:
-    """What template and supervisor share: how far it has come, the errno of what failed, signals, pids, a reason.
+    """The memory that template and supervisor share: state, errno of a failure, signals, pids, reason.
 
     Args:
         file: the fd of memory of `size_of(ranks)` bytes; it stays the caller's.
-        ranks: how many pids there are.
+        ranks: the number of pids.
     """
 
     def __init__(self, file: int, ranks: int) -> None:
@@ -43,13 +43,13 @@ class Table:
 
     @property
     def errno(self) -> int:
-        """Why a clone could not be made; 0 if that is not what happened."""
+        """The errno of the fork that failed; 0 if none failed."""
         number: int = _HEAD.unpack_from(self.memory)[1]
         return number
 
     @property
     def pending(self) -> list[int]:
-        """The signals that the template was sent and didn't take, as it blocks all of them."""
+        """The signals that were sent to the template and stay pending, as it blocks all signals."""
         return signals_of(_HEAD.unpack_from(self.memory)[2])
 
     @property
@@ -61,24 +61,24 @@ class Table:
 
     @property
     def reason(self) -> str:
-        """What the template said when it gave up; "" if it said nothing."""
+        """The template's reason for giving up; "" if it gave none."""
         text: bytes = self.memory[size_of(self._ranks) - _REASON :]
         return text.rstrip(b"\0").decode(errors="replace")
 
     def write(self, state: int, errno: int = 0) -> None:
-        """Say how far the template has come, and which signals it has been sent until now."""
+        """Record the template's state, and the signals that it has been sent until now."""
         _HEAD.pack_into(self.memory, 0, state, errno, pending_signals())
 
     def write_last(self, state: int) -> None:
-        """The same, but for signals: ranks that exist have been sent them as well."""
+        """Record the state without the signals: ranks that exist were sent those, too."""
         _STATE.pack_into(self.memory, 0, state)
 
     def note(self, position: int, pid: int) -> None:
-        """Say that a rank was made."""
+        """Record the pid of a new rank."""
         _PID.pack_into(self.memory, _HEAD.size + position * _PID.size, pid)
 
     def explain(self, reason: str) -> None:
-        """Say why it can't go on."""
+        """Record why the template can't go on."""
         text = reason.encode(errors="replace")[:_REASON]
         start = size_of(self._ranks) - _REASON
         self.memory[start : start + len(text)] = text
@@ -89,22 +89,22 @@ class Table:
 
 
 def pending_signals() -> int:
-    """The signals that wait to be taken in this process, as a mask: bit 0 is signal 1.
+    """Return the signals that are pending in this process, as a mask: bit 0 is signal 1.
 
-    But for SIGCHLD, which tells of this process's own children.
+    SIGCHLD is left out: it concerns this process's own children.
     """
     try:
         pending = signal.sigpending()
-    except OSError:  # a sandbox forbids to ask
+    except OSError:  # a sandbox forbids the call
         return 0
     return sum(1 << (signum - 1) for signum in pending if signum != signal.SIGCHLD)
 
 
 def signals_of(mask: int) -> list[int]:
-    """The signals in a mask."""
+    """Return the signals in a mask."""
     return [signum for signum in range(1, 65) if mask >> (signum - 1) & 1]
 
 
 def size_of(ranks: int) -> int:
-    """How many bytes a table for so many ranks takes."""
+    """Return the size in bytes of a table for so many ranks."""
     return _HEAD.size + ranks * _PID.size + _REASON

@@ -1,9 +1,9 @@
-"""The words between a supervisor and its guardian (as csrc/spawnx.h has them), or its templates: SOCK_SEQPACKET."""
+"""Messages by SOCK_SEQPACKET between a supervisor and its guardian (see csrc/spawnx.h), its zygote, its templates."""
 
 from __future__ import annotations
 
-# Hold these ranks, whose pidfds come with the word (SCM_RIGHTS): the kernel sends them SIGINT when the supervisor ends,
-# or sends them nothing. Answered by how many of them are held now, an int.
+# Hold these ranks, whose pidfds come with the message (SCM_RIGHTS). When the supervisor ends, the kernel sends them
+# SIGINT (armed), or nothing (unarmed). The answer is an int: how many of them the guardian holds now.
 HOLD_ARMED = b"A"
 HOLD_UNARMED = b"U"
 # The context has ended: leave the ranks alone, and end.
@@ -11,19 +11,19 @@ DISMISS = b"D"
 # The most fds that one message carries (SCM_MAX_FD of the kernel).
 MAX_SENT = 253
 
-# To the zygote: the fds of a request, of which there are more to come, or no more. Answered by an errno,
-# an int, and a pidfd of the template that was made.
+# To the zygote: the fds of a request; more follow, or these are the last. The answer is an errno, as an int, with a
+# pidfd of the new template if the errno is 0.
 MORE = b"+"
 COMPLETE = b"."
-# What it says first: it waits for requests; its imports can't be cloned, or something else went wrong: it then ends. A
-# mask of the signals that came while it booted follows, so many bytes; then why, as text.
+# The zygote's first message: it waits for requests; or its imports can't be cloned, or something else failed, and it
+# ends. Then follow a mask of the signals that came while it booted (`MASK` bytes), and the reason as text.
 READY = b"r"
 GAVE_UP = b"g"
 FAILED = b"f"
 MASK = 8
 MOST_TEXT = 1024
 
-# From the template of a call: each of its ranks waits at the gate, or has ended. To it: leave them to the supervisor,
-# and end. The end of the connection says that there is nobody to leave them to.
+# From the template of a call: each of its ranks waits at the gate, or has ended. To the template: leave them to the
+# supervisor, and end. End of file instead means that no supervisor will adopt them.
 AT_GATE = b"t"
 ADOPT = b"a"

@@ -1,11 +1,11 @@
-"""What a failing rank leaves for the supervisor: a file in the context's folder, and the same on the scoreboard.
+"""The report that a failing rank writes for the supervisor: a file in the context's folder, a copy on the scoreboard.
 
-The file is for callers that read error files, and has the text whole. What is on the scoreboard is there still when the
-folder has been emptied, or could not be written into.
+The file is for callers that read error files, and has the whole text. The copy remains when the folder has been
+emptied, or could not be written to.
 
-Both begin as the reference's file does (torch 2.13), with the pickled text of the traceback; what the reference doesn't
-tell follows as JSON. The supervisor unpickles nothing: whatever a rank, or somebody else, has written there,
-`ipc.report_reader.parse` finds a report or none.
+Both begin as the reference's file does (torch 2.13), with the pickled text of the traceback. Details that the
+reference's file lacks follow as JSON. The supervisor unpickles nothing: whatever a rank or another process has written,
+`ipc.report_reader.parse` returns a report or None.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
-# What follows "before it called the function, ", by where a rank failed.
+# The text after "before it called the function, ", by the stage in which a rank failed.
 _BEFORE = {
     IMPORT: "while it imported the main module",
     UNPICKLE: "while it unpickled the function and its arguments",
 }
-# Of the text of a traceback, in characters: beyond, the middle is left out. Of the name of a type.
+# The most characters of a traceback's text, whose middle is left out beyond that; and of a type's name.
 MOST_TEXT = 1 << 25
 MOST_NAME = 1 << 10
 
@@ -41,7 +41,7 @@ class Report:
         time: `clock.monotonic()` when it was caught: one clock for all processes of a machine. None in the
             reference's files.
         type_name: the exception's type, as a traceback names it. None in the reference's files.
-        peak_kib: the most memory that the rank had resident until then, in KiB. None where unknown.
+        peak_kib: the peak resident memory of the rank until then, in KiB. None where unknown.
     """
 
     __slots__ = ("peak_kib", "stage", "text", "time", "type_name")
@@ -70,26 +70,26 @@ class Report:
 
 
 def path_in(folder: str, rank: int) -> str:
-    """Where a rank of ours reports."""
+    """Return the path of a rank's report."""
     with standard_library():
-        from spawnx.ipc import names  # here, as a rank that ends well needs none
+        from spawnx.ipc import names  # late, as a rank that succeeds doesn't need it
 
     return os.path.join(folder, names.of_report(rank))
 
 
 def place_of(path: str) -> tuple[str, int]:
-    """The folder and the rank of which `path_in` made a path."""
+    """Return the folder and the rank from which `path_in` made a path."""
     folder, name = os.path.split(path)
     return folder, int(name.partition(".")[0])
 
 
 def of(error: BaseException, traceback: TracebackType | None, stage: str, raised: float | None) -> Report:
-    """The report of an exception.
+    """Make the report of an exception.
 
     Args:
-        error: what was raised.
-        traceback: what is told of it.
-        stage: how far the rank had come.
+        error: the exception.
+        traceback: the part of its traceback to report.
+        stage: the stage of the rank.
         raised: `clock.monotonic()` when it was caught; None is now.
     """
     with standard_library():
@@ -105,7 +105,7 @@ def of(error: BaseException, traceback: TracebackType | None, stage: str, raised
 
 
 def pack(report: Report, most: int = MOST_TEXT) -> bytes:
-    """A report as bytes, with so many characters of its text."""
+    """Return a report as bytes. A text of more than `most` characters loses its middle."""
     with standard_library():
         import json
         import pickle
@@ -120,7 +120,7 @@ def pack(report: Report, most: int = MOST_TEXT) -> bytes:
 
 
 def _shortened(text: str, most: int) -> str:
-    """A text without its middle if it is longer: it begins with frames, and ends with what was raised."""
+    """The text, without its middle if it is too long: it begins with frames, and ends with the exception."""
     if len(text) <= most:
         return text
     half = most // 2
@@ -128,7 +128,7 @@ def _shortened(text: str, most: int) -> str:
 
 
 def write(path: str, data: bytes) -> None:
-    """Leave a packed report at `path`, whole or not at all.
+    """Write a packed report to `path`, whole or not at all.
 
     Raises:
         OSError: it can't be written: a full disk, a context that is gone.
@@ -140,7 +140,7 @@ def write(path: str, data: bytes) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part)
-        with open(part, "xb") as file:  # a new one: nobody's link is followed
+        with open(part, "xb") as file:  # a new file: no link is followed
             file.write(data)
         os.replace(part, path)
     except OSError:
@@ -150,7 +150,7 @@ def write(path: str, data: bytes) -> None:
 
 
 def type_name(error: BaseException) -> str:
-    """The name of an exception's type, as a traceback has it."""
+    """Return the name of an exception's type, as a traceback shows it."""
     module, name = type(error).__module__, type(error).__qualname__
     return name if module in {"builtins", "__main__"} else f"{module}.{name}"
 
@@ -170,7 +170,7 @@ def _peak_kib() -> int | None:
 
 
 def record_end(path: str) -> None:
-    """Leave word that the rank has ended well, for a supervisor that will not learn its exit code."""
+    """Record that the rank ends with exit status 0, for a supervisor that can't read the exit status."""
     with standard_library():
         from spawnx.ipc import names
 

@@ -1,6 +1,6 @@
-"""Reports as the supervisor reads them: of any bytes, one or none. Nothing is raised, waited for, followed or run.
+"""Read reports in the supervisor: from any bytes, a report or None. This raises nothing, never waits, and runs no code.
 
-What a rank writes is in `ipc.report`.
+The format is in `ipc.report`.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# Of what follows the text, in bytes: JSON takes up to 12 for a character of the name.
+# The most bytes after the text: JSON takes up to 12 for a character of the name.
 _MOST_DETAILS = 16 * MOST_NAME
-# Of a file, in bytes: what is longer is none of ours. UTF-8 takes up to 4 for a character.
+# The most bytes of a file: a longer one is not ours. UTF-8 takes up to 4 for a character.
 _MOST_BYTES = 4 * MOST_TEXT + 2 * _MOST_DETAILS
 _MOST_KIB = 1 << 54
 _MOST_ERRNO = (1 << 31) - 1
 
-# The opcodes by which a string is pickled, with the bytes of its length; and those of protocols 2 to 5 that stand
-# around one, with the bytes of their argument: PROTO, FRAME, MEMOIZE, BINPUT, LONG_BINPUT (pickletools.py).
+# The opcodes of a string, with the bytes of its length. Then the opcodes around it in protocols 2 to 5, with the bytes
+# of their argument: PROTO, FRAME, MEMOIZE, BINPUT, LONG_BINPUT (pickletools.py).
 _STRINGS = {b"\x8c": 1, b"X": 4, b"\x8d": 8}
 _AROUND = {b"\x80": 1, b"\x95": 8, b"\x94": 0, b"q": 1, b"r": 4}
-# Five are needed.
+# A report needs five.
 _MOST_OPCODES = 8
 
 
 def read(path: str, folder: int | None = None, owner: int | None = None) -> Report | None:
-    """The report at a path, ours or the reference's; None if there is none, or none that can be read.
+    """Return the report at a path, ours or the reference's; None if there is none, or it can't be read.
 
     Args:
-        path: of a file; with `folder` its name there.
+        path: the path of a file; with `folder`, its name in that folder.
         folder: the fd of the context's folder. A link is then not followed.
-        owner: the user whose file it must be; None: anybody's.
+        owner: the uid that must own the file; None: any.
     """
     flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    # A FIFO would make us wait for a writer.
+    # Else the open of a FIFO would wait for a writer.
     flags |= getattr(os, "O_NONBLOCK", 0) | (0 if folder is None else os.O_NOFOLLOW)
     try:
         fd = os.open(path, flags, dir_fd=folder)
-    except (OSError, ValueError):  # ValueError: a path of a caller's that can be none
+    except (OSError, ValueError):  # ValueError: the caller's text can't be a path
         return None
     try:
         found = os.fstat(fd)
@@ -62,15 +62,15 @@ def read(path: str, folder: int | None = None, owner: int | None = None) -> Repo
 
 
 def parse(data: bytes) -> Report | None:
-    """The report that bytes are, whatever they are; None if they are none."""
+    """Return the report that bytes hold; None if they hold none. Any bytes are accepted."""
     text, end = _unpickled(data)
     return None if text is None else Report(text, **_details(data[end : end + _MOST_DETAILS]))
 
 
 def _unpickled(data: bytes) -> tuple[str | None, int]:
-    """The string of which bytes begin with the pickle, or None; and where that ends.
+    """The string whose pickle begins the bytes, or None; and the offset behind that pickle.
 
-    Not by `pickle`, also not by one that finds no classes: five bytes can make it take 32 GB for its memo.
+    `pickle` is not used, not even one that finds no classes: five bytes can make it allocate 32 GB for its memo.
     """
     text, at = None, 0
     for _ in range(_MOST_OPCODES):
@@ -92,7 +92,7 @@ def _unpickled(data: bytes) -> tuple[str | None, int]:
 
 
 def _decoded(data: bytes) -> str:
-    """A string as pickle encodes it, which has lone surrogates, too."""
+    """Decode a string as pickle encodes it: with lone surrogates."""
     try:
         return data.decode(errors="surrogatepass")
     except UnicodeDecodeError:
@@ -100,12 +100,12 @@ def _decoded(data: bytes) -> str:
 
 
 def _details(data: bytes) -> dict[str, Any]:
-    """What a report says beside its text; nothing of what can't be so."""
+    """The details of a report, without its text; details with impossible values are left out."""
     with standard_library():
         import json
 
     try:
-        said = json.loads(data.rstrip(b"\0"))  # of the scoreboard: what was not written is zeros
+        said = json.loads(data.rstrip(b"\0"))  # on the scoreboard, zeros follow a report
     except (ValueError, RecursionError):
         return {}
     if not isinstance(said, dict):
@@ -113,7 +113,7 @@ def _details(data: bytes) -> dict[str, Any]:
     return {name: said[name] for name, may_be in _DETAILS.items() if may_be(said.get(name))}
 
 
-# What a report may say, by the attribute of `Report`.
+# Which values a detail may have, by the attribute of `Report`.
 _DETAILS: dict[str, Callable[[object], bool]] = {
     "stage": lambda value: value in (IMPORT, UNPICKLE, RUN),
     "time": lambda value: isinstance(value, float) and math.isfinite(value),
@@ -123,7 +123,7 @@ _DETAILS: dict[str, Callable[[object], bool]] = {
 
 
 def unwritten(errno: int, headline: str, time: float) -> Report:
-    """What is known at a time of a report that could not be written: why, and a headline of what was raised."""
+    """Make a report in place of one that could not be written: with the reason, and a headline of what was raised."""
     why = os.strerror(min(errno, _MOST_ERRNO))
     text = (
         f"Traceback (most recent call last):\n"

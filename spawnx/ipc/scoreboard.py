@@ -1,19 +1,19 @@
-"""The scoreboard: what each rank says of itself while it lives, for the time when it can't say anything any more.
+"""The scoreboard: each rank records its state while it lives, for the supervisor to read after a crash.
 
-One file for all ranks of a call, made by the supervisor and handed over to each. It has a line for each rank (how far
-it has come, a headline of what it raised), and far behind, two parts for each: in the first faulthandler writes stacks,
-in the second the rank reports.
+The supervisor makes one file for all ranks of a call and hands it over to each. It has a line for each rank: its stage
+and a headline of what it raised. Far behind the lines are two parts for each rank: faulthandler writes stacks into the
+first, and the rank writes its report into the second.
 
-It is memory, and has no name: a full disk and an emptied folder do nothing to it. Where there is no such memory, it is
-a file in the folder. One and not one per rank: thousands would be made and removed for the one that may crash. The
-lines are written when the scoreboard is made, so that a rank finds room there; the parts are a hole until a rank
-crashes.
+It is memory without a name: a full disk or an emptied folder does not affect it. Where there is no such memory, it is a
+file in the folder. There is not one file per rank: thousands would be made and removed for the one rank that may crash.
+The lines are written when the scoreboard is made, so a rank always has room in its line. The parts are a hole until
+they are written to.
 """
 
 from __future__ import annotations
 
 import contextlib
-import faulthandler  # here, and not in each forked rank
+import faulthandler  # imported once, not in each forked rank
 import os
 import signal
 from _weakref import ref  # not weakref, which not every rank imports
@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# How far a rank has come.
+# The stages of a rank, in order.
 BOOT = "boot"
 IMPORT = "import"
 UNPICKLE = "unpickle"
@@ -33,33 +33,33 @@ RUN = "run"
 EXIT = "exit"
 STAGES = (BOOT, IMPORT, UNPICKLE, RUN, EXIT)
 
-# By which a rank is asked for its stacks. Whoever has not registered for it, or runs another program by now, doesn't
-# notice: its default is to be ignored. Of the four signals that are (CHLD, CONT, URG, WINCH) programs use it least: for
-# out-of-band data of sockets, which nobody sends, and in Go's runtime, which took it for the same reasons.
+# The signal that asks a rank for its stacks. A rank that has not registered for it, or runs another program by now,
+# ignores it by default. Of the four signals ignored by default (CHLD, CONT, URG, WINCH) programs use it least. Its uses
+# are out-of-band data of sockets, which no program sends, and Go's runtime, which chose it for the same reasons.
 ASK = getattr(signal, "SIGURG", None)
 
 LINE = 128
 AT_STAGE, AT_FAILING, AT_READY, AT_HEADLINE = 0, 1, 2, 4
-# The size of a part: faulthandler tells up to 100 threads of 100 frames. A hole takes no room.
+# The size of a part: faulthandler writes up to 100 threads of 100 frames. A hole takes no room.
 PART = 1 << 20
-# How many characters of a text are sure to have room in one: UTF-8 takes up to 4 for each.
+# So many characters of a text always fit into a part: UTF-8 takes up to 4 bytes for each.
 MOST_TEXT = 1 << 17
-# Where they begin: behind the lines of more ranks than there can be processes (PID_MAX_LIMIT, 4 Mi, on Linux).
+# The parts begin behind the lines of more ranks than there can be processes (PID_MAX_LIMIT, 4 Mi, on Linux).
 _PARTS = (1 << 22) * LINE
 
 
 def stack_at(rank: int) -> int:
-    """Where faulthandler writes in a rank."""
+    """Return the offset at which faulthandler writes a rank's stacks."""
     return _PARTS + 2 * rank * PART
 
 
 def report_at(rank: int) -> int:
-    """Where a rank reports."""
+    """Return the offset at which a rank writes its report."""
     return stack_at(rank) + PART
 
 
 def path_in(folder: str) -> str:
-    """Where the scoreboard is, if it has a name."""
+    """Return the path of the scoreboard, if it is a file."""
     with standard_library():
         from spawnx.ipc.names import SCOREBOARD
 
@@ -67,7 +67,7 @@ def path_in(folder: str) -> str:
 
 
 class _Stream:
-    """What faulthandler writes to. It has the only reference: who looks by a weak one sees whether it still does."""
+    """A stream for faulthandler, which has the only strong reference: a weak one shows whether it still uses it."""
 
     __slots__ = ("__weakref__", "_fd")
 
@@ -75,32 +75,32 @@ class _Stream:
         self._fd = fd
 
     def fileno(self) -> int:
-        """Asked once."""
+        """Return the fd. faulthandler calls this once."""
         return self._fd
 
     def flush(self) -> None:
-        """Asked once; nothing is buffered."""
+        """Do nothing, as there is no buffer. faulthandler calls this once."""
 
 
 class _Writer:
-    """The scoreboard as a rank has it open; closed where there is none, and in what a rank has forked."""
+    """The scoreboard in a rank. It is closed if there is none, and in processes that a rank has forked."""
 
     own = Own()
     rank = 0
     hooked = False
-    # The streams that faulthandler has from us, as long as nobody gives it others: for fatal signals, and for `ASK`.
+    # Weak references to the streams that we gave faulthandler, for fatal signals and for `ASK`: None once replaced.
     fatal: Callable[[], _Stream | None] = staticmethod(lambda: None)
     asked: Callable[[], _Stream | None] = staticmethod(lambda: None)
 
     def open(self, fd: int, rank: int, folder: str) -> None:
-        """Take a place there, once; have faulthandler write there."""
+        """Take this rank's place on the scoreboard, once; faulthandler then writes there."""
         if self.own.fd >= 0 or fd < 0:
             return
         self.rank = rank
         self.own = Own(fd)
         if _open_alone(self.own, folder):
             os.lseek(fd, stack_at(rank), os.SEEK_SET)
-            # Suppressed: a sandbox forbids the stack on which its handler would run.
+            # Suppressed: a sandbox forbids the stack on which faulthandler's handler would run.
             with contextlib.suppress(OSError, RuntimeError):
                 self._give_to_faulthandler(fd)
         if not self.hooked:
@@ -111,13 +111,13 @@ class _Writer:
         with standard_library():
             import _signal  # type: ignore[import-not-found]
 
-        # Enabled already: by the user, by an option of the interpreter, or by a test runner that this was forked from.
-        # That is left as it is, unless it is our own of the rank that this rank was forked from.
+        # The user, an option of the interpreter, or a test runner that forked us may have enabled it already. Then it
+        # stays as it is, unless the stream is our own, of a rank that forked this rank.
         if self.fatal() is not None or not faulthandler.is_enabled():
             stream = _Stream(fd)
             faulthandler.enable(stream)
             self.fatal = ref(stream)
-        # Not signal.getsignal: it would make an enum, which takes longer than all else here.
+        # Not signal.getsignal: it would make an enum, which takes longer than the rest of this function.
         if ASK is not None and _signal.getsignal(ASK) == _signal.SIG_DFL:
             stream = _Stream(fd)
             faulthandler.register(ASK, stream)
@@ -131,17 +131,17 @@ class _Writer:
                 os.pwrite(self.own.fd, data, self.rank * LINE + at)
 
     def report(self, data: bytes) -> bool:
-        """Leave a report; whether it is there as a whole."""
+        """Write a report; return whether all of it was written."""
         with contextlib.suppress(OSError):
             if len(data) <= PART and self.own.is_open():
                 return os.pwrite(self.own.fd, data, report_at(self.rank)) == len(data)
         return False
 
     def disown(self) -> None:
-        """In a process that the rank has forked: it doesn't speak for the rank. What it crashes with goes to stderr.
+        """Close the scoreboard in a process that the rank has forked. Its stacks go to stderr.
 
-        By faulthandler itself, not by a duplicate of stderr: while one is open here, a reader of stderr would wait for
-        its end, also when this process has closed its own.
+        faulthandler writes to fd 2 itself, not to a duplicate. While a duplicate is open, a reader of stderr waits for
+        end of file, even when this process has closed its fd 2.
         """
         if self.own.fd < 0:
             return
@@ -153,15 +153,15 @@ class _Writer:
                 stream = _Stream(2)
                 faulthandler.enable(stream)
                 self.fatal = ref(stream)
-            except OSError:  # it has none: another file may get its number
+            except OSError:  # fd 2 is closed: another file may get the number
                 faulthandler.disable()
         self.own.close()
 
 
 def _open_alone(own: Own, folder: str) -> bool:
-    """Reopen the scoreboard at the same number with an offset of its own, at which faulthandler writes; whether it has.
+    """Reopen the scoreboard at the same fd, with an offset of its own for faulthandler; return whether that worked.
 
-    By what names an open file, or by its own name, once: before user code.
+    The path is /proc/self/fd/N, or that in the folder. It is used once, before user code runs.
     """
     return _reopen(own, f"/proc/self/fd/{own.fd}") or _reopen(own, path_in(folder), os.O_NOFOLLOW)
 
@@ -182,31 +182,31 @@ _scoreboard = _Writer()
 
 
 def open_place(scoreboard: int, rank: int, folder: str) -> None:
-    """As a rank, begin to say how it goes; faulthandler writes stacks for the supervisor from now on.
+    """Begin to record this rank's state; from now on, faulthandler writes stacks for the supervisor.
 
     Args:
-        scoreboard: its fd; from now on this module's. -1: there is none.
-        rank: which one.
-        folder: where the scoreboard has a name, if it has one.
+        scoreboard: the scoreboard's fd, owned by this module from now on; -1: there is none.
+        rank: the index of this rank.
+        folder: the folder of the scoreboard, if it is a file.
     """
     _scoreboard.open(scoreboard, rank, folder)
 
 
 def mark(stage: str) -> None:
-    """Say that this rank has come so far."""
+    """Record that this rank has reached a stage."""
     _scoreboard.write(AT_STAGE, bytes((STAGES.index(stage),)))
 
 
 def mark_failing() -> None:
-    """Say that this rank is about to report what it has caught."""
+    """Record that this rank is about to report an exception."""
     _scoreboard.write(AT_FAILING, b"\1")
 
 
 def write_report(data: bytes) -> bool:
-    """Report here, where it can't be done in the folder; whether the report is there as a whole."""
+    """Write the report's copy to the scoreboard; return whether all of it was written."""
     return _scoreboard.report(data)
 
 
 def write_headline(text: str) -> None:
-    """Say in short what was raised, where the report itself can't be written."""
+    """Record a headline of what was raised, if the report itself can't be written."""
     _scoreboard.write(AT_HEADLINE, text.encode(errors="replace")[: LINE - AT_HEADLINE])

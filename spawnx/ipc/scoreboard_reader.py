@@ -1,6 +1,6 @@
-"""The scoreboard of a call, as the supervisor has it: made before the ranks, read whatever they have written there.
+"""The supervisor's side of the scoreboard: make it before the ranks, and read it, whatever they have written.
 
-What it is for, and what is where, is in `ipc.scoreboard`.
+Its purpose and layout are in `ipc.scoreboard`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 
 class Line:
-    """The line of a rank, as it was when it was read: whatever bytes these are.
+    """The line of a rank, as it was read. Any bytes are accepted.
 
     Attributes:
-        stage: how far the rank had come.
-        failing: whether it has caught an exception, and is about to report it, or has.
-        ready: whether it answers `ASK`.
-        headline: type and text of what it raised, the first of it; "" if it has raised nothing.
+        stage: the stage that the rank had reached.
+        failing: whether the rank has caught an exception, and is about to report it or has reported it.
+        ready: whether the rank answers `ASK`.
+        headline: the beginning of the type and text of what the rank raised; "" if it wrote none.
     """
 
     __slots__ = ("failing", "headline", "ready", "stage")
 
     def __init__(self, line: bytes) -> None:
-        # No rank of ours writes a number that is too large: it is user code's, which is run last.
+        # spawnx writes no number that is too large. User code did, so the rank has reached `RUN`.
         self.stage = STAGES[line[AT_STAGE]] if line[AT_STAGE] < len(STAGES) else RUN
         self.failing = bool(line[AT_FAILING])
         self.ready = bool(line[AT_READY])
@@ -48,14 +48,14 @@ class Line:
 
 
 class Scoreboard:
-    """The scoreboard as the supervisor has it.
+    """The scoreboard in the supervisor.
 
     Args:
-        fd: what `make` returned; from now on its own.
-        ranks: how many there are.
+        fd: what `make` returned; owned by this object from now on.
+        ranks: the number of ranks.
 
     Attributes:
-        fd: -1 where there is none, or it is closed: then nothing is read.
+        fd: -1 if there is no scoreboard or it is closed: then nothing is read.
     """
 
     def __init__(self, fd: int, ranks: int) -> None:
@@ -63,25 +63,25 @@ class Scoreboard:
         self._ranks = ranks
 
     def lines(self) -> Sequence[Line]:
-        """The lines of all ranks; none if there is no scoreboard."""
+        """Return the lines of all ranks; none if there is no scoreboard."""
         data = self._lines()
         return [Line(data[start : start + LINE]) for start in range(0, len(data), LINE)]
 
     def failing(self) -> list[int]:
-        """The ranks that are about to report, or have."""
+        """Return the ranks that are about to report, or have reported."""
         return [rank for rank, flag in enumerate(self._lines()[AT_FAILING::LINE]) if flag]
 
     def _lines(self) -> bytes:
         size = self._ranks * LINE
-        # Any rank may have made the file shorter.
+        # Any rank may have truncated the file.
         return b"" if self.fd < 0 else self._read(size, 0).ljust(size, b"\0")
 
     def stack(self, rank: int) -> str:
-        """What faulthandler has written in a rank; "" if nothing."""
+        """Return what faulthandler has written in a rank; "" if nothing."""
         return self._read(PART, stack_at(rank)).partition(b"\0")[0].decode(errors="replace")
 
     def report(self, rank: int) -> bytes:
-        """What a rank has reported here, with what follows it: zeros; b"" if nothing."""
+        """Return the report of a rank, and the zeros that follow it; b"" if there is none."""
         data = self._read(PART, report_at(rank))
         return data if data.strip(b"\0") else b""
 
@@ -92,14 +92,14 @@ class Scoreboard:
         return b""
 
     def close(self) -> None:
-        """Close it. May be called again."""
+        """Close the fd. May be called again."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
 
 
 def make(folder: str, ranks: int) -> int:
-    """Make the scoreboard; returns its fd. -1: there is no room, or no pwrite (Windows): ranks say less."""
+    """Make the scoreboard; return its fd. -1: there is no room, or no pwrite (Windows), and ranks record nothing."""
     if not hasattr(os, "pwrite"):
         return -1
     fd = _new_file(folder)
@@ -112,9 +112,7 @@ def make(folder: str, ranks: int) -> int:
 
 
 def _new_file(folder: str) -> int:
-    if os.path.isdir(
-        "/proc/self/fd"
-    ):  # by which each rank opens it once more; a file in the folder has a name
+    if os.path.isdir("/proc/self/fd"):  # by which each rank reopens the memory; a file has a path
         with contextlib.suppress(OSError, AttributeError):
             return os.memfd_create("spawnx-scoreboard")
     with contextlib.suppress(OSError):

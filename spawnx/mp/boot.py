@@ -1,4 +1,4 @@
-"""How a process that was started becomes a rank of multiprocessing's, and how it ends as one."""
+"""Make a started process a child of multiprocessing's, and end it as one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# What multiprocessing imports after the path is in force, to run a main module that is a script.
+# multiprocessing imports these when the supervisor's path is in force, to run a main module that is a script.
 IMPORTED_LATE = ("pkgutil",)
 
 
 def use_path(sent: list[Any]) -> None:
-    """Have the `sys.path` that the supervisor has sent. What comes of ours before this is imported without it."""
+    """Use the `sys.path` that the supervisor has sent. Our own imports before this call are made without it."""
     sys.path[:] = [entry for entry in sent if isinstance(entry, str)]
     if len(sys.path) < len(sent):
         whole: list[Any] = []
@@ -36,25 +36,25 @@ def use_path(sent: list[Any]) -> None:
 
 
 def unstarted_resource_tracker() -> object | None:
-    """By what this process would start its resource tracker; None if it has started one.
+    """Return the object that would start this process's resource tracker; None if it has started one.
 
-    Newer patch releases give it a finalizer (gh-88887), which does nothing as long as none is started.
+    In newer patch releases it has a finalizer (gh-88887), which does nothing as long as no tracker is started.
     """
     tracker: Any = resource_tracker._resource_tracker
     return tracker if tracker._pid is None else None
 
 
 def use_resource_tracker(fd: int) -> None:
-    """Use the resource tracker that the supervisor has, by the fd that it has handed over."""
+    """Use the supervisor's resource tracker, by the fd that the supervisor has handed over."""
     resource_tracker._resource_tracker._fd = fd  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
 def preserving_resource_tracker() -> Iterator[None]:
-    """Let children that are forked or cloned here keep the fd of the resource tracker, as those of multiprocessing do.
+    """Keep the fd of the resource tracker in children that this block forks, as multiprocessing does in its own.
 
-    Since CPython 3.13.18, 3.14.10 and 3.15.2 (gh-146313) any other child closes it, and starts a tracker of its own,
-    which removes what the child has made when the child ends. To be left in the child as well as here.
+    Since CPython 3.13.18, 3.14.10 and 3.15.2 (gh-146313) any other child closes it, and starts a tracker of its own.
+    That tracker removes the child's resources when the child ends. Both parent and child must leave the block.
     """
     intent = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_fork_intent", None)
     if intent is None:
@@ -69,7 +69,10 @@ def preserving_resource_tracker() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _inheriting() -> Iterator[None]:
-    """Let no process be started, as while a rank is still being made: a main module without a guard would, for ever."""
+    """Forbid this process to start others, as multiprocessing does in a child that boots.
+
+    Else a main module without a guard would start processes for ever.
+    """
     current: Any = multiprocessing.process.current_process()
     current._inheriting = True
     try:
@@ -79,11 +82,11 @@ def _inheriting() -> Iterator[None]:
 
 
 class Preparation:
-    """What a fresh interpreter was sent: see `launchers.message`.
+    """The message to a fresh interpreter: see `launchers.message`.
 
     Attributes:
         path: the supervisor's `sys.path`, for `use_path`.
-        preparation: multiprocessing's preparation data, without that.
+        preparation: multiprocessing's preparation data, without the path.
     """
 
     __slots__ = ("_rank", "path", "preparation")
@@ -95,7 +98,7 @@ class Preparation:
         self._rank = file.read()
 
     def receive(self, name: str) -> Any:
-        """Become what multiprocessing's spawned child is: import the main module, unpickle."""
+        """Import the main module and unpickle the rank, as multiprocessing's spawned child does."""
         if "init_main_from_path" in self.preparation:
             standard.load(*IMPORTED_LATE)
         with _inheriting():
@@ -103,15 +106,15 @@ class Preparation:
             return reduction.pickle.loads(self._rank)  # type: ignore[attr-defined]
 
     def import_main(self) -> None:
-        """Import the main module as `receive` does, which then finds it there: in a template, before it is cloned."""
+        """Import the main module in a template, before it is cloned: `receive` then finds it imported."""
         with _inheriting():
             spawn.prepare(self.preparation)
 
     def prepare_clones(self) -> None:
-        """Do here what need not be done in each clone: all but what names it, and to run the main module.
+        """Prepare what is the same in all clones: all but the rank's name and the run of the main module.
 
-        There is no file with the bytecode of a main module that is a script, so it is compiled now. Clones find it
-        where `runpy` would compile it, once: who runs the script again gets it as it is then.
+        A main module that is a script has no file with its bytecode, so it is compiled now. In each clone `runpy` uses
+        that code once. If user code runs the script again, `runpy` compiles the file as it is then.
         """
         with standard_library():
             import runpy
@@ -137,18 +140,18 @@ class Preparation:
 
 
 def flush_streams() -> None:
-    """Flush stdout and stderr: what is buffered now would be written by every fork again."""
+    """Flush stdout and stderr: else every fork would write the buffered text again."""
     multiprocessing.util._flush_std_streams()  # type: ignore[attr-defined]
 
 
 def bootstrap(process: multiprocessing.process.BaseProcess, parent_sentinel: int | None) -> int:
-    """Be `process`, from multiprocessing's first finalizer to its last; returns the exit code."""
+    """Run `process`, from multiprocessing's first finalizer to its last; return the exit status."""
     code: int = process._bootstrap(parent_sentinel=parent_sentinel)  # type: ignore[attr-defined]
     return code
 
 
 def begin_forked() -> None:
-    """What `popen_fork.Popen._launch` does first in the child, as the running version does it."""
+    """Do what `popen_fork.Popen._launch` of the running version does first in the child."""
     if runs_exit_functions("fork"):
         import atexit
 
@@ -157,12 +160,12 @@ def begin_forked() -> None:
 
 
 def runs_exit_functions(start_method: str) -> bool:
-    """Whether ranks of that start method call what `atexit` holds: forked ones since CPython 3.13, and patched 3.12."""
+    """Return whether ranks of a start method call `atexit` functions; forked ones: since CPython 3.13, patched 3.12."""
     return start_method == "spawn" or hasattr(popen_fork, "atexit")
 
 
 def run_exit_functions(start_method: str) -> None:
-    """Call what `atexit` holds, where ranks of that start method would."""
+    """Call the `atexit` functions, if ranks of that start method do."""
     if runs_exit_functions(start_method):
         import atexit
 
@@ -170,22 +173,22 @@ def run_exit_functions(start_method: str) -> None:
 
 
 def exit_forked(start_method: str, code: int) -> None:
-    """End a rank of a start method that ends at once, without returning to what was done before, whatever `code` is."""
+    """End a forked rank at once, whatever `code` is: it never returns to the frames of the supervisor."""
     try:
         run_exit_functions(start_method)
     finally:
         try:
             os._exit(code)
-        except OverflowError:  # sys.exit(2**40): what the interpreter's own exit makes of it
+        except OverflowError:  # sys.exit(2**40): as the interpreter's own exit for what is no C long
             os._exit(255)
 
 
 def run_as_forkservers(run: Callable[[], int]) -> None:
-    """Be a rank of the start method forkserver, and end as its server ends its children: without a finalization."""
+    """Run a rank of the start method forkserver, and end as multiprocessing's forkserver does: without finalization."""
     code = 1
     try:
         code = run()
-    except Exception:  # noqa: BLE001 - of the bootstrap's own, such as a stream that can't be flushed
+    except Exception:  # noqa: BLE001 - raised by the bootstrap itself, such as by a stream that can't be flushed
         sys.excepthook(*sys.exc_info())
         sys.stderr.flush()
     finally:

@@ -1,4 +1,4 @@
-"""multiprocessing's own forkserver: its pid, and what it was told to import."""
+"""multiprocessing's own forkserver: its pid and its preload."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _MOST_ARGUMENT = 128 * 1024
 
 
 def pid() -> int:
-    """The pid of the running forkserver, which is started if need be: the parent of all forkserver ranks."""
+    """Return the pid of the forkserver, the parent of all forkserver ranks; start it if it does not run."""
     with standard_library():
         from multiprocessing import forkserver
 
         server: Any = forkserver._forkserver
         if hasattr(server, "_forkserver_authkey"):
-            import hmac  # noqa: F401 - by which it is asked for ranks, late (CPython 3.14)
+            import hmac  # noqa: F401 - CPython 3.14 imports it late, when it asks for a rank
         preload = server._preload_modules
         if not _has_short_text(sys.path):
-            # With what it preloads comes the path, as text on the command line: an interpreter that does not start.
+            # With a preload, the path goes as text onto the command line: with this path, the interpreter can't start.
             server._preload_modules = []
         try:
             server.ensure_running()
@@ -41,26 +41,26 @@ def pid() -> int:
 
 
 def _has_short_text(path: list[Any]) -> bool:
-    """Whether `repr(path)` is the path in Python, and fits into an argument of a command line, with some room."""
+    """Whether `repr(path)` evaluates to the path, and fits into an argument of a command line, with some room."""
     return all(type(entry) is str for entry in path) and len(repr(path)) < _MOST_ARGUMENT // 2
 
 
 def preload() -> list[str]:
-    """What `multiprocessing.set_forkserver_preload` was told, if it was."""
+    """Return the modules that were given to `multiprocessing.set_forkserver_preload`; none if it was not called."""
     module = sys.modules.get("multiprocessing.forkserver")
     names: list[str] = [] if module is None else list(module._forkserver._preload_modules)
-    # What it begins with, and what doesn't tell whether anybody has asked for it.
+    # The default. It doesn't show whether the program has asked for it.
     return [] if names == ["__main__"] else names
 
 
 def preload_must_succeed() -> bool:
-    """Whether `multiprocessing.set_forkserver_preload` was told `on_error="fail"` (CPython 3.15)."""
+    """Return whether `multiprocessing.set_forkserver_preload` was called with `on_error="fail"` (CPython 3.15)."""
     module = sys.modules.get("multiprocessing.forkserver")
     return getattr(getattr(module, "_forkserver", None), "_preload_on_error", None) == "fail"
 
 
 def imports() -> str:
-    """What multiprocessing's forkserver imports before it serves, in words: the main module by its path."""
+    """Return the names of what multiprocessing's forkserver preloads, as text: the main module by its path."""
     with standard_library():
         from multiprocessing import forkserver
 
@@ -71,5 +71,5 @@ def imports() -> str:
 
 
 def forked_by(process: multiprocessing.process.BaseProcess) -> int:
-    """The pid of the process whose child a started one is: this one, or the forkserver."""
+    """Return the pid of a started process's parent: this process, or the forkserver."""
     return pid() if getattr(mp_process.popen_of(process), "method", None) == "forkserver" else os.getpid()

@@ -1,4 +1,4 @@
-"""Fresh interpreters: their command line, and what multiprocessing sends them before they import the main module."""
+"""Fresh interpreters: their command line, and the data that they receive before they import the main module."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 
 def launch(program: Program) -> int:
-    """Start a program with only the given fds and an own mask of signals, by what multiprocessing starts its ranks."""
+    """Start a program with the given fds only, and a signal mask of its own, by multiprocessing's own function."""
     path = program.argv[0]
-    if not os.access(path, os.X_OK):  # what it doesn't tell: a failed exec is an exit code there
+    if not os.access(path, os.X_OK):  # that function reports no failed exec: the child just exits
         number = errno.EACCES if os.path.exists(path) else errno.ENOENT
         raise OSError(number, os.strerror(number), path)
-    # The standard library can't be told a mask: the child has the one that is in force here.
+    # The standard library takes no mask: the child inherits that of this thread.
     before = signal.pthread_sigmask(signal.SIG_SETMASK, program.mask)
     try:
-        with standard_library():  # which imports what it starts programs with
+        with standard_library():  # the function imports modules late
             launch = multiprocessing.util.spawnv_passfds
             return int(launch(os.fsencode(program.argv[0]), program.argv, program.keep))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-# Finds spawnx where this process has found it, and by nothing else: the path of `-c` begins with '', the folder in
-# which the program is just now. It binds no name in `__main__`, where the functions of a notebook are looked for. It
-# has no data of the user's: an argument has 128 KiB at most, and not everything has a text.
+# Finds spawnx where this process has found it, and nowhere else: with `-c`, `sys.path` begins with '', the current
+# folder. It binds no name in `__main__`, where the functions of a notebook are looked up. It contains no user data: an
+# argument holds 128 KiB at most, and not all data can be written as text.
 _BEGINNING = (
     "__import__('sys').path[:] = filter(None, __import__('sys').path); "
     "'spawnx' in __import__('sys').modules or __import__('_frozen_importlib')._load("
@@ -52,16 +52,16 @@ _BEGINNING = (
 
 
 def command(module: str, function: str, file: int, at: int, size: int) -> list[str]:
-    """The command line of a fresh interpreter, with the flags and options of this one, that makes a call.
+    """Return the command line of a fresh interpreter that makes one call, with the flags and options of this one.
 
     Args:
-        module: of ours.
-        function: of that module; called with `file`, and with the keyword arguments of which a pickle is in there.
+        module: a module of spawnx.
+        function: a function of that module; called with `file`, and with keyword arguments that are pickled in there.
         file: the fd of memory that the interpreter inherits.
-        at: where in it the pickle begins.
-        size: its length in bytes.
+        at: the offset of the pickle in that memory.
+        size: the length of the pickle in bytes.
     """
-    # As the folder in which the program was started has it, where the path has a relative one.
+    # If the folder of spawnx is relative, it is relative to the folder in which the program was started.
     start = multiprocessing.process.ORIGINAL_DIR or ""  # type: ignore[attr-defined]
     place = ascii(os.path.join(start, os.path.dirname(os.path.dirname(os.path.dirname(__file__)))))
     code = _BEGINNING.format(place=place, module=module, function=function, file=file, at=at, size=size)
@@ -69,26 +69,26 @@ def command(module: str, function: str, file: int, at: int, size: int) -> list[s
 
 
 def bare_command() -> list[str]:
-    """The command line of a fresh interpreter, with the flags and options of this one, that does nothing."""
+    """Return the command line of a fresh interpreter that does nothing, with the flags and options of this one."""
     return [executable(), *options(), "-c", "pass"]
 
 
 def options() -> list[str]:
-    """The flags and options of this interpreter, as a command line has them."""
+    """Return the flags and options of this interpreter, as arguments of a command line."""
     flags: list[str] = multiprocessing.util._args_from_interpreter_flags()  # type: ignore[attr-defined]
     return flags
 
 
 def executable() -> str:
-    """The interpreter that ranks are to run in: this one, or what `multiprocessing.set_executable` was told."""
+    """Return the path of the ranks' interpreter: this one, or that given to `multiprocessing.set_executable`."""
     return os.fsdecode(spawn.get_executable())
 
 
 def complete_main_module() -> None:
-    """Give the main module the `__spec__` that Python gives to each script, None, where a debugger made it without one.
+    """Set the main module's `__spec__` to None, as Python does for each script, if a debugger made it without one.
 
     `python -m pdb` before CPython 3.11.9 and 3.12.3 (gh-87115) does so, and so do others. `get_preparation_data` reads
-    it: that of the `stdlib` launcher, and of multiprocessing's forkserver, too.
+    `__spec__`, also for the `stdlib` launcher and multiprocessing's forkserver.
     """
     main = sys.modules.get("__main__")
     if main is not None and not hasattr(main, "__spec__"):
@@ -96,19 +96,20 @@ def complete_main_module() -> None:
 
 
 def preparation_data(name: str) -> dict[str, object]:
-    """What a fresh interpreter is told before it imports the main module.
+    """Return the data that a fresh interpreter receives before it imports the main module.
 
     Raises:
-        RuntimeError: this process is itself importing its main module for a rank, which has no main guard.
+        RuntimeError: this process is a rank that imports its main module, and that module has no main guard.
     """
     return {**spawn.get_preparation_data(name), "sys_path": path_to_send()}
 
 
 def path_to_send() -> list[object]:
-    """`sys.path` for `use_path` in a fresh interpreter.
+    """Return `sys.path` for `use_path` in a fresh interpreter.
 
-    What is no text is pickled by itself, and read when the rest is in force. The import system passes over it, so what
-    can't be pickled is left out. Of a subclass of str the text is sent: the class may be the main module's.
+    An entry that is not text is pickled by itself, and unpickled when the rest is in force. The import system skips
+    such entries, so one that can't be pickled is left out. For a subclass of str only the text is sent: the class may
+    be defined in the main module.
     """
     sent: list[object] = []
     for entry in _sys_path():
@@ -121,17 +122,17 @@ def path_to_send() -> list[object]:
 
 
 def _sys_path() -> list[Any]:
-    """`sys.path` as multiprocessing sends it: '' is the directory in which the program was started."""
+    """`sys.path` as multiprocessing sends it: the directory in which the program was started replaces ''."""
     start = multiprocessing.process.ORIGINAL_DIR  # type: ignore[attr-defined]
-    entries: list[Any] = sys.path  # what it should have, and what it has
+    entries: list[Any] = sys.path  # a list of str by its type, but programs may add anything
     return [
         start if isinstance(entry, str) and not entry and start is not None else entry for entry in entries
     ]
 
 
 def resource_tracker_fd() -> int:
-    """The fd by which a child reaches this process's resource tracker, which is started if need be."""
-    with standard_library():  # which starts it: by modules that are imported for that
+    """Return the fd by which a child reaches this process's resource tracker; start it if it does not run."""
+    with standard_library():  # the start imports modules
         fd = resource_tracker.getfd()
     if fd is None:
         raise RuntimeError("the resource tracker could not be started")
@@ -139,14 +140,14 @@ def resource_tracker_fd() -> int:
 
 
 class PreparationHook(str):
-    """A process's name, by which a fresh interpreter calls us before it imports the main module.
+    """A process's name that makes a fresh interpreter call `function` before it imports the main module.
 
-    multiprocessing sends two pickles: first the preparation data (with the name in it), after which it imports the
-    main module, which may take seconds or raise; then the Process. As the second one comes too late to arm a
-    death signal or to report what the import raised, the name in the first one unpickles by calling `function(*args)`,
-    which returns the plain name. `sys.path` is set before that, or spawnx might not be found: by the function by
-    which multiprocessing itself sets it a moment later. Then the module of `function` is imported, by what finds the
-    standard library where that path doesn't.
+    multiprocessing sends two pickles. The first is the preparation data, with the name in it. Then the interpreter
+    imports the main module, which may take seconds or raise. The second is the Process: too late to arm a death signal,
+    or to report what the import raised. So the name unpickles by calling `function(*args)`, which returns the plain
+    name. Before that call `sys.path` is set, or spawnx might not be found: by the function with which multiprocessing
+    itself sets it a moment later. Then the module of `function` is imported, by `standard.load`, so that the
+    standard library's modules are found whatever is on that path.
     """
 
     __slots__ = ("args", "function")

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class NeedsChild(Exception):  # noqa: N818 - no error, but a reason to go another way
-    """Something can be pickled only for a child that exists: handles on Windows are duplicated into it."""
+    """An object can be pickled only for a child that exists: handles on Windows are duplicated into the child."""
 
 
 class Collector:
-    """A stand-in for the Popen of a rank: reducers ask it to hand over fds, and it remembers which.
+    """A stand-in for the Popen of a rank: reducers ask it to hand over fds, and it collects them.
 
-    Numbers what it collects as the Popen of the start method does, so that the result is right for every rank
-    whose Popen is later asked for the same fds in the same order, after those that are handed over `before`.
+    It numbers the fds as the Popen of the start method does. So the pickle is right for every rank whose Popen later
+    hands over the same fds in the same order, after those in `before`.
     """
 
     def __init__(self, start_method: str, before: Sequence[int] = ()) -> None:
@@ -34,19 +34,19 @@ class Collector:
         self.DupFd = getattr(popen, "DupFd", None)
         self._number = popen.duplicate_for_child
         self.numbers: list[int] = []
-        self._fds = list(before)  # the name by which duplicate_for_child of both POSIX Popens appends
+        self._fds = list(before)  # duplicate_for_child of both POSIX Popens appends to `_fds`
         self._before = len(before)
         self._duplicates: list[int] = []
 
     @property
     def fds(self) -> list[int]:
-        """What was handed over, in order; `numbers` has by which number each is found in the rank."""
+        """The fds that were handed over, in order; `numbers` has the number of each in the rank."""
         return self._fds[self._before :]
 
     def duplicate_for_child(self, fd: int) -> int:
-        """See `popen_spawn_posix.Popen`. Each number once.
+        """Hand over an fd, as `popen_spawn_posix.Popen` does; return its number in the rank.
 
-        exec refuses repeated fds, and each reader closes its own.
+        A repeated fd is duplicated: exec refuses repeated fds, and each reader closes its own.
         """
         if sys.platform == "win32":
             raise NeedsChild
@@ -57,7 +57,7 @@ class Collector:
         return self.numbers[-1]
 
     def dump(self, pickler: reduction.ForkingPickler, obj: object) -> None:
-        """Pickle `obj` as if for a new child, collecting what is handed over."""
+        """Pickle `obj` as if for a new child, and collect the fds that are handed over."""
         outer = multiprocessing.context.get_spawning_popen()
         multiprocessing.context.set_spawning_popen(self)  # type: ignore[arg-type]
         try:
@@ -66,7 +66,7 @@ class Collector:
             multiprocessing.context.set_spawning_popen(outer)
 
     def close(self) -> None:
-        """Close the duplicates that were made; when every rank has its own."""
+        """Close the duplicates. To be called when every rank has its own."""
         while self._duplicates:
             os.close(self._duplicates.pop())
 
@@ -89,16 +89,16 @@ def _popen_class(start_method: str) -> Any:
 
 
 def hand_over(fds: list[int]) -> list[int]:
-    """Pass fds to the rank that is being pickled right now; returns the numbers by which it finds them."""
+    """Hand fds over to the rank that is being pickled; return their numbers in the rank."""
     popen: Any = multiprocessing.context.get_spawning_popen()
     return [popen.duplicate_for_child(fd) for fd in fds]
 
 
 class WatchedReducers:
-    """The reducers that a `ForkingPickler` uses, with a look at what the registered ones return.
+    """The reducers of a `ForkingPickler`. What a registered one returns is passed to `seen`.
 
-    A mapping as `pickle.Pickler.dispatch_table` wants it. Reducers registered with `ForkingPickler.register` are
-    those that share something between processes; the copyreg ones copy.
+    A mapping for `pickle.Pickler.dispatch_table`. Reducers registered with `ForkingPickler.register` share something
+    between processes; those of copyreg copy.
     """
 
     def __init__(self, seen: Callable[[tuple[Any, ...]], None]) -> None:

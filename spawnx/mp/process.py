@@ -1,4 +1,4 @@
-"""A `Process` of multiprocessing's without its polls and pipes: what launchers need of its private names."""
+"""The private names of multiprocessing's `Process` that launchers need, to do without its polls and pipes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 def check_may_start(process: multiprocessing.process.BaseProcess) -> None:
-    """What `BaseProcess.start` asserts, without the poll of every earlier child that it makes.
+    """Check what `BaseProcess.start` asserts, without its poll of every earlier child.
 
     Raises:
         AssertionError: the calling process is a daemon.
+        ValueError: `process` is closed.
     """
     process._check_closed()  # type: ignore[attr-defined]
     current = multiprocessing.process.current_process()
@@ -26,7 +27,7 @@ def check_may_start(process: multiprocessing.process.BaseProcess) -> None:
 
 
 def start_method_of(process_class: type[multiprocessing.process.BaseProcess]) -> str:
-    """The start method of a context's Process class."""
+    """Return the start method of a multiprocessing context's Process class."""
     method: str = process_class._start_method  # type: ignore[attr-defined]
     return method
 
@@ -34,36 +35,36 @@ def start_method_of(process_class: type[multiprocessing.process.BaseProcess]) ->
 def launch_as(
     process_class: type[multiprocessing.process.BaseProcess], process: multiprocessing.process.BaseProcess
 ) -> object:
-    """Launch `process` as multiprocessing launches those of that class; returns its Popen."""
+    """Launch `process` as multiprocessing launches processes of that class; return its Popen."""
     popen: object = process_class._Popen(process)  # type: ignore[attr-defined]
     return popen
 
 
 def identity_of(process: multiprocessing.process.BaseProcess) -> tuple[int, ...]:
-    """The numbers by which multiprocessing tells processes apart: the parent's, and one more."""
+    """Return the numbers by which multiprocessing identifies a process: its parent's numbers, and one more."""
     identity: tuple[int, ...] = process._identity
     return identity
 
 
 def adopt(process: multiprocessing.process.BaseProcess, popen: object, sentinel: int) -> None:
-    """Make `process` a started one: `active_children()` lists it, and it is joined or terminated at exit."""
+    """Mark `process` as started: `active_children()` lists it, and multiprocessing joins or terminates it at exit."""
     process._popen = popen  # type: ignore[attr-defined]
     process._sentinel = sentinel  # type: ignore[attr-defined]
     multiprocessing.process._children.add(process)  # type: ignore[attr-defined]
 
 
 def forget(process: multiprocessing.process.BaseProcess) -> None:
-    """Let `active_children()` list an ended process no longer."""
+    """Remove an ended process from `active_children()`."""
     multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
 
 
 def popen_of(process: multiprocessing.process.BaseProcess) -> Any:
-    """What is behind a started process; None before, and after `close()`."""
+    """Return the Popen of a process; None before its start, and after `close()`."""
     return process._popen  # type: ignore[attr-defined]
 
 
 def supervisors_ends(process: multiprocessing.process.BaseProcess) -> tuple[int, ...]:
-    """The fds by which this process holds one that multiprocessing has forked."""
+    """Return this process's ends of the pipes to a process that multiprocessing has forked."""
     fds: tuple[int, ...] = popen_of(process).finalizer._args
     return fds
 
@@ -81,7 +82,8 @@ def close_with(owner: object, *fds: int) -> Callable[[], None]:
 def close_late(owner: object, close: Callable[[], Any]) -> Callable[[], Any]:
     """Call `close` once: when the returned function is called, `owner` is collected, or the process exits.
 
-    At exit after multiprocessing has joined its children, unlike `weakref.finalize`; not in forked children.
+    At exit, it is called after multiprocessing has joined its children, unlike `weakref.finalize`. It is never called
+    in forked children.
     """
     finalizer: Callable[[], Any] = multiprocessing.util.Finalize(owner, close, exitpriority=-100)
     return finalizer

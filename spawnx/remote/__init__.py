@@ -1,1 +1,1 @@
-"""What runs in other processes than the supervisor, and never imports the supervisor's side."""
+"""Code that runs in other processes than the supervisor, and never imports the supervisor's side."""

@@ -1,7 +1,7 @@
-"""How a template makes ranks: it forks them, and the supervisor adopts them when the template ends.
+"""Make ranks in a template: the template forks them, and the supervisor adopts them when the template ends.
 
-The template tells when each rank waits at the gate, or has ended; the supervisor then opens pidfds of all, has the
-guardian hold them, and lets the template end. Who is whose child, step by step: docs/architecture.md.
+The template sends a message when each rank waits at the gate, or has ended. Then the supervisor opens a pidfd of each,
+the guardian holds them, and the template ends. docs/architecture.md shows step by step whose child each process is.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 class Unadopted:
-    """A rank that is a child of its template as yet.
+    """A rank that is still a child of its template.
 
     Args:
-        backend: by which it arms.
+        backend: the backend that arms.
         template: the template's pid.
         supervisor: a pidfd of the supervisor.
-        not_at_gate: an fd that is closed when the rank waits at the gate.
+        not_at_gate: an fd that the rank closes when it waits at the gate.
     """
 
     __slots__ = ("_backend", "_not_at_gate", "_supervisor", "_template")
@@ -40,40 +40,40 @@ class Unadopted:
         self._template = template
         self._supervisor = supervisor
         self._not_at_gate = not_at_gate
-        # A template that is killed takes with it what it has made.
+        # If the template is killed, the kernel kills its ranks.
         arm_or_leave(backend, SIGKILL, template)
 
     def pass_gate(self, fd: int, parent: int) -> None:
-        """Be adopted by the supervisor, whose pid is given, and let on to user code; else leave."""
-        # The kernel would send the signal when the template ends, as it is about to. From here on it is the end of the
-        # supervisor, or of the gate, that tells; and the guardian holds this process before the template ends.
+        """Wait until the supervisor, whose pid is `parent`, adopts this rank and opens the gate. Exit if it doesn't."""
+        # Disarm: the template is about to end, and the kernel would then send the signal. From now on this rank waits
+        # for the end of the supervisor, or of the gate. The guardian holds it before the template ends.
         arm_or_leave(self._backend, 0, self._template)
         os.close(self._not_at_gate)
-        # Another process may hold the other end of the gate: then nobody would see that end.
+        # The gate is not enough: another process may hold its other end open, and end of file would never come.
         _wait([fd, self._supervisor])
-        # Not a byte for a rank that was not adopted: it would be one too few for those that were.
+        # A rank that was not adopted must not read a byte: the adopted ranks would have one too few.
         word = gate.wait(fd) if os.getppid() == parent else b""
         os.close(self._supervisor)
         if not word:
             os._exit(1)
-        # A rank that the guardian can't hold ends with the supervisor at once.
+        # If the guardian can't hold this rank, the kernel kills it at the end of the supervisor.
         arm_or_leave(self._backend, SIGINT if word == gate.HELD else SIGKILL, parent)
 
 
 def fork_ranks(
     backend: Backend, shared: table.Table, ranks: int, channel: int, supervisor: int
 ) -> tuple[int, Unadopted]:
-    """Fork the ranks, and end when the supervisor says so. Returns in the ranks only, with the position of each.
+    """Fork the ranks, and end when the supervisor adopts them. Returns only in the ranks, with the position of each.
 
     Args:
-        backend: by which ranks arm.
-        shared: where their pids are noted.
-        ranks: how many.
+        backend: the backend that arms the ranks.
+        shared: the table for their pids.
+        ranks: the number of ranks.
         channel: the fd of a SOCK_SEQPACKET socket, whose other end is the supervisor's.
-        supervisor: a pidfd of it.
+        supervisor: a pidfd of the supervisor.
 
     Raises:
-        OSError: the first one could not be made.
+        OSError: the first rank could not be forked.
     """
     template = os.getpid()
     at_gate, not_at_gate = os.pipe()
@@ -99,9 +99,9 @@ def fork_ranks(
         shared.note(position, pid)
     shared.write(table.CLONING)
     os.close(not_at_gate)
-    # The end of that pipe is nobody's but the ranks': each closes it at the gate, or by its own end.
+    # Now only ranks have that end of the pipe open. Each closes it at the gate, or by its exit.
     _wait([at_gate, channel, supervisor])
-    with contextlib.suppress(OSError):  # the supervisor is gone, and this is how it is noticed
+    with contextlib.suppress(OSError):  # the supervisor is gone: `_heard` finds that out
         os.write(channel, protocol.AT_GATE)
     _wait([channel, supervisor])
     if _heard(channel) != protocol.ADOPT:
@@ -111,20 +111,20 @@ def fork_ranks(
 
 
 def _wait(fds: list[int], timeout: float | None = None) -> bool:
-    """As `wait_readable`, by what touches the fewest pages: each of a thousand ranks would copy them."""
+    """Do as `wait_readable`, and touch the fewest pages: each of a thousand ranks would copy them."""
     try:
         poll = select.poll()
         for fd in fds:
             poll.register(fd, select.POLLIN)
         return bool(poll.poll(timeout))
-    except (AttributeError, OSError):  # gevent has taken it away; or a sandbox forbids it
+    except (AttributeError, OSError):  # gevent has removed it; or a sandbox forbids it
         return wait_readable(fds, timeout)
 
 
 def keep_zombies() -> bool:
-    """Have children that end stay zombies, so that their pids stay theirs; whether SIGCHLD was ignored.
+    """Keep ended children as zombies, so that no other process gets their pids; return whether SIGCHLD was ignored.
 
-    Where the supervisor ignores it, so does what it has launched (execve(2)): the kernel would keep no zombie.
+    A launched process inherits an ignored SIGCHLD from the supervisor (execve(2)): the kernel would keep no zombie.
     """
     ignored = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
     if ignored:
@@ -133,7 +133,7 @@ def keep_zombies() -> bool:
 
 
 def _heard(channel: int) -> bytes:
-    """What the supervisor has said, which is there, or it is gone."""
+    """Read the supervisor's message without waiting; b"" if there is none: the supervisor is gone."""
     try:
         os.set_blocking(channel, False)
         return os.read(channel, 1)
@@ -142,7 +142,7 @@ def _heard(channel: int) -> bytes:
 
 
 def _end_with_ranks(shared: table.Table) -> NoReturn:
-    """End, and leave no rank: the supervisor can't, or won't, adopt them."""
+    """Kill and reap all ranks, then end: the supervisor can't, or won't, adopt them."""
     for pid in shared.pids:
         os.kill(pid, signal.SIGKILL)
     for pid in shared.pids:

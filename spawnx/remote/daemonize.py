@@ -1,4 +1,4 @@
-"""Leave what the supervisor's user sees: what processes do that stand beside the ranks. See csrc/guardian.c."""
+"""Detach the guardian or the zygote from the streams and the folder of the supervisor. See csrc/guardian.c."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import resource
 
 
 def daemonize() -> None:
-    """Keep neither its streams, for whose end a reader would wait, nor its folder; open as many files as may be."""
+    """Drop the standard streams, for whose end a reader would wait, and the current folder; raise the limit on fds."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         try:

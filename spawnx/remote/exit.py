@@ -1,17 +1,17 @@
-"""The end of a clone: that of any interpreter, but for what the template shares with all its clones.
+"""End a clone like any interpreter, except for the objects that the template shares with all its clones.
 
-To finalize an interpreter is to take every module apart, and so to copy every page that a clone shared until then: 6 of
-a light rank's 9 ms, and nearly all of a torch rank's 250. What a program can see of it is that objects are destroyed:
-buffers are written, `__del__` is called. The rank's own objects are destroyed as ever. The template's are spared: they
-are the standard library's or a vetted one's, and nothing outside can see their end. There are three ends:
+Finalization takes every module apart, so a clone copies every page that it shared until then. That takes 6 of a light
+rank's 9 ms, and nearly all of a torch rank's 250. A program sees only that objects are destroyed: buffers are written,
+`__del__` is called. The rank's own objects are destroyed as ever. The template's objects are spared: they belong to the
+standard library or a vetted one, and nothing outside can see their destruction. There are three ends:
 
 * The *long* end is CPython's own.
-* The *cut* end is CPython's own as well, up to the point where the rank's modules are gone and the template's are next:
-  CPython clears modules in the reverse order of their import. There the first object of the template's to be destroyed
-  looks whether anything lives that must be destroyed, too. If so, CPython goes on; if not, the process ends.
+* The *cut* end is CPython's own as well, until the rank's modules are gone and the template's are next. (CPython clears
+  modules in the reverse order of their import.) The first template object that is destroyed then looks for live objects
+  that must be destroyed, too. If there are any, CPython goes on; if not, the process ends.
 * The *short* end comes before all that, if the rank has made nothing whose destruction can be seen.
 
-Forked ranks end as multiprocessing has it: at once, whatever they have made.
+Forked ranks end as in multiprocessing: at once, whatever they have made.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import NoReturn
 
-# Libraries that are there to look on, and may write at the end what they saw.
+# Variables that load libraries for observation, which may write their results at exit.
 _ONLOOKERS = ("LD_PRELOAD", "LD_AUDIT")
-# Modules by which Python code loads libraries in C; others bring those that they are linked with.
+# Modules with which Python code loads C libraries. Other extension modules only bring those that they are linked with.
 _LOADERS = {"_ctypes", "cffi"}
 # The last module that a template imports: the first of its modules that CPython clears.
 _LAST = "spawnx.remote.last"
-# Visits to objects that the collector doesn't track, after which the interpreter is left to deal with them.
+# The most visits to objects that the collector doesn't track. Beyond that, CPython finalizes the interpreter.
 _BUDGET = 5_000_000
 
 
 class FastExit:
-    """How a clone is to end; made in its template, as the last thing before it is cloned.
+    """The end of a clone. Made in the template, as the last step before it is cloned.
 
     Args:
-        imported: the modules that the template was told to import.
-        startup_code: whether code that isn't known has run in it before.
+        imported: the modules of the template's preload.
+        startup_code: whether unknown start-up code has run in the template.
     """
 
     def __init__(self, imported: Iterable[str], *, startup_code: bool) -> None:
@@ -66,11 +66,12 @@ class FastExit:
         vetted.note_constructors()
         kinds = [kind for kind in quiet.types_of_interpreter() if kind is not _Witness]
         self._survey = native.Survey(kinds, quiet.EACH, _BUDGET)
-        # Weak: a stream that is replaced may be flushed by being destroyed.
+        # Weak references: a replaced stream may be flushed by its destruction.
         streams = {id(stream): stream for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)}
         self._streams = [weakref.ref(stream) for stream in streams.values() if stream is not None]
         self._last = types.ModuleType(_LAST)
-        # What CPython would destroy on its way. The module is in its own list: nothing frees it before it is cleared.
+        # Objects that CPython would destroy on its way. The list contains the module: nothing frees that before CPython
+        # clears it.
         self._spared: list[object] = [*sys.modules.values(), sys.path_importer_cache, self._last]
         self._last.spared = self._spared  # type: ignore[attr-defined]
         sys.modules[_LAST] = self._last
@@ -79,63 +80,63 @@ class FastExit:
         native.begin_exit()
 
     def start(self) -> None:
-        """In a clone: from now on, what is made is its own."""
-        # Found by the collector at the end, unless somebody has frozen what is the rank's.
+        """Note in a clone that objects made from now on are its own."""
+        # At the end the collector lists this one, unless user code has frozen the rank's objects.
         self._witness = _Witness()
 
     def leave(self, code: int) -> NoReturn:
-        """End this process, whose `Process` has been bootstrapped; `code` is what `sys.exit` would be given."""
+        """End this process after its `Process` was bootstrapped; `code` is the argument for `sys.exit`."""
         boot.run_exit_functions("spawn")
         if self._is_known and -(2**31) <= code < 2**31 and self._may_be_cut():
             if self._is_quiet() and self._are_flushed():
                 native.leave(code)
-            # By its name it is cleared before the list.
+            # CPython clears names that begin with an underscore first: this one before the list.
             self._last._end = _AtLast(self, code)  # type: ignore[attr-defined]  # noqa: SLF001
         else:
             self._spare_nothing()
         sys.exit(code)
 
     def cut(self, code: int) -> None:
-        """In the middle of the finalization: end here, unless something is left that must be destroyed."""
+        """End the process in the middle of finalization, unless an object is left that must be destroyed."""
         gc.collect()
         if vetted.may_end() and self._is_quiet() and self._are_flushed():
             native.leave(code)
-        # As if nothing had been spared: what nobody refers to is collected first, the rest is cleared then.
+        # Go on as if nothing had been spared: unreferenced objects are collected first, then CPython clears the rest.
         self._unfreeze()
         self._spared.clear()
         gc.collect()
 
     def _spare_nothing(self) -> None:
-        """Leave all to CPython, which collects nothing that is frozen."""
+        """Leave everything to CPython. Frozen objects are given back to it, unless all are quiet."""
         if self._is_known:
             sys.modules.pop(_LAST, None)
             vars(self._last).clear()
             self._spared.clear()
-        # What is quiet needs no destruction; to collect all that the template has made takes its time, and copies it.
+        # Quiet objects need no destruction. A collection of the template's objects takes time, and copies their pages.
         if not (self._is_known and self._is_quiet()):
             self._unfreeze()
 
     def _unfreeze(self) -> None:
-        """Give back to the collector what the template has frozen, unless the rank has frozen what is its own."""
+        """Give the objects that the template has frozen back to the collector, unless the rank has frozen its own."""
         if any(one is self._witness for one in gc.get_objects()):
             gc.unfreeze()
 
     def _may_be_cut(self) -> bool:
-        """Whether nothing but Python's objects may have something to do at the end."""
+        """Whether only Python objects may have work to do at the end."""
         if _thread._count() or len(sys._current_frames()) > 1 or not vetted.may_end():  # noqa: SLF001
             return False
         extensions = [module for module in self._own_modules() if preload.is_extension(module)]
         if any(map(quiet.is_unknown_extension, extensions)) or self._may_have_libraries(len(extensions)):
             return False
-        # What can't be flushed is to be seen as ever: by exit code 120.
+        # A stream that can't be flushed must give exit status 120, as in CPython.
         return all(map(_is_flushed, _streams_in_use()))
 
     def _may_have_libraries(self, extensions: int) -> bool:
-        """Whether Python code may have loaded a library in C: it has the means, and there are more than modules."""
+        """Whether Python code may have loaded a C library: it can, and there are more new libraries than modules."""
         return not _LOADERS.isdisjoint(sys.modules) and native.loaded() > self._loaded + extensions
 
     def _own_modules(self) -> list[object]:
-        """What this process has imported; not what it has put in the place of a module of the template's."""
+        """The modules that this process has imported, without those that it put in place of a template's module."""
         own: list[object] = []
         for name, module in reversed(sys.modules.items()):
             if name == _LAST:
@@ -144,26 +145,26 @@ class FastExit:
         return own
 
     def _is_quiet(self) -> bool:
-        """Whether nothing outside can see that what this process has made, and that lives, is destroyed."""
+        """Whether nothing outside can see the destruction of the live objects that this process has made."""
         try:
-            # Not what was frozen before the clone.
+            # Objects that were frozen before the clone are not listed.
             suspects = self._survey.suspects(gc.get_objects())
             others = [one for one in suspects if type(one) not in (_Witness, _AtLast)]
             return any(one is self._witness for one in suspects) and not any(map(quiet.is_noisy, others))
-        except Exception:  # noqa: BLE001 - what can't even be looked at: let the interpreter deal with it
+        except Exception:  # noqa: BLE001 - an object can't be examined: leave it to the interpreter
             return False
 
     def _are_flushed(self) -> bool:
-        """Flush the standard streams, those that the template had and those that are used now; whether all could be."""
+        """Flush the standard streams, those of the template and the current ones; return whether all could be."""
         return all(map(_is_flushed, [*_streams_in_use(), *(reference() for reference in self._streams)]))
 
 
 class _Witness:
-    """An object of the rank's own, by which it is seen that the collector lists these."""
+    """An object of the rank's own. If the collector lists it, it lists the rank's objects."""
 
 
 class _AtLast:
-    """What is destroyed when CPython has cleared the modules of a rank, and comes to those of its template."""
+    """An object that CPython destroys after the modules of a rank, when it comes to those of its template."""
 
     def __init__(self, fast_exit: FastExit, code: int) -> None:
         self._fast_exit = fast_exit
@@ -174,7 +175,7 @@ class _AtLast:
 
 
 def _load_unwinder() -> None:
-    """Load the library by which faulthandler unwinds C stacks (CPython 3.14): here, and not in each rank."""
+    """Load the library with which faulthandler unwinds C stacks (CPython 3.14): once, not in each rank."""
     if not faulthandler.is_enabled():
         faulthandler.enable(2)
         faulthandler.disable()
@@ -185,7 +186,7 @@ def _streams_in_use() -> list[object]:
 
 
 def _is_flushed(stream: object) -> bool:
-    """Flush a stream; whether that could be, and was not a matter of user code, which is asked once, by CPython."""
+    """Flush a stream; return whether that worked. False for a user's stream: only CPython flushes it, once."""
     if stream is None:
         return True
     if type(stream) not in (TextIOWrapper, StringIO):
@@ -193,6 +194,6 @@ def _is_flushed(stream: object) -> bool:
     try:
         if not stream.closed:  # type: ignore[attr-defined]
             stream.flush()  # type: ignore[attr-defined]
-    except Exception:  # noqa: BLE001 - CPython meets it again, and says so
+    except Exception:  # noqa: BLE001 - CPython gets the same error, and prints it
         return False
     return True

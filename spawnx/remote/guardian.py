@@ -1,4 +1,4 @@
-"""The guardian in Python, where there is no C core: see `spx_guard` in csrc/guard.h, whose contract this is.
+"""The guardian in Python, where there is no C core. Its contract is that of `spx_guard` in csrc/guard.h.
 
 A program of its own, started as `python -I -S -c ...`: it must outlive a killed supervisor, and pin none of its memory.
 """
@@ -24,7 +24,7 @@ _ANSWER = struct.Struct("i")
 
 
 def main() -> None:
-    """Be the guardian: `sys.argv` has what csrc/guardian.c says."""
+    """Run the guardian. csrc/guardian.c describes the arguments in `sys.argv`."""
     channel, folder, supervisor = map(int, sys.argv[1:4])
     steps = from_argument(sys.argv[4])
     _daemonize()
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _daemonize() -> None:
-    """Be on our own. See csrc/guardian.c."""
+    """Block all signals, start a session, and leave the supervisor's streams and folder. See csrc/guardian.c."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     with contextlib.suppress(OSError):
         os.setsid()
@@ -45,10 +45,10 @@ def _daemonize() -> None:
 
 
 def _check_signals() -> None:
-    """See that signals can be sent by pidfd, which a sandbox may forbid, before anybody relies on us.
+    """Check that signals can be sent by pidfd, which a sandbox may forbid, before the supervisor relies on us.
 
     Raises:
-        OSError: they can't.
+        OSError: signals can't be sent.
     """
     pidfd = os.pidfd_open(os.getpid())
     signal.pidfd_send_signal(pidfd, 0)
@@ -56,9 +56,10 @@ def _check_signals() -> None:
 
 
 def _pidfd_of_parent(pid: int) -> int:
-    """A pidfd of the supervisor, -1 if it is gone: only while it is our parent its number is nobody else's.
+    """A pidfd of the supervisor; -1 if it is gone. Its pid can't be another process's while it is our parent.
 
-    In an outer pid namespace it has no number that means it here: then the channel alone tells of its end.
+    A supervisor in an outer pid namespace has no pid in ours. Then only the channel shows its end, and the fd returned
+    is never readable.
     """
     if os.getppid() == 0:
         return os.eventfd(0)
@@ -70,7 +71,7 @@ def _pidfd_of_parent(pid: int) -> int:
 
 
 def _remove(folder: int, path: str) -> None:
-    """Remove a context's folder with what ranks have left there, and nothing else. See csrc/guardian.c."""
+    """Remove a context's folder with the ranks' files in it, and nothing else. See csrc/guardian.c."""
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             if is_ours(name):
@@ -86,7 +87,7 @@ class Guardian:
     Args:
         channel: the fd of a socket whose other end is the supervisor's alone.
         supervisor: its pidfd, or -1 if it is gone already.
-        steps: how its ranks are ended then.
+        steps: the steps by which its ranks are ended.
     """
 
     def __init__(self, channel: int, supervisor: int, steps: list[Step]) -> None:
@@ -94,19 +95,19 @@ class Guardian:
         self._channel.setblocking(False)  # noqa: FBT003
         self._supervisor = supervisor
         self._steps = steps
-        self._ranks: dict[int, bytes] = {}  # pidfd -> how it was announced
+        self._ranks: dict[int, bytes] = {}  # pidfd -> `HOLD_ARMED` or `HOLD_UNARMED`
         self._epoll = select.epoll()
         self._owner_gone = supervisor < 0
         self._dismissed = False
 
     def guard(self) -> bool:
-        """Guard until the end; whether the supervisor had gone, and its ranks were ended."""
+        """Guard until the end; return whether the supervisor was gone, so that its ranks were ended."""
         self._epoll.register(self._channel, select.EPOLLIN)
         if not self._owner_gone:
             self._epoll.register(self._supervisor, select.EPOLLIN)
         while not (self._owner_gone or self._dismissed):
             self._take(None)
-        # What the supervisor sent before its end is still to be read, or those ranks would be nobody's.
+        # Read what the supervisor sent before its end: else nothing would end those ranks.
         while not self._dismissed and self._listen_once():
             pass
         if self._dismissed:
@@ -125,13 +126,13 @@ class Guardian:
             elif fd == self._channel.fileno():
                 self._listen_once()
             else:
-                # Closing is not enough: the supervisor has the same description open.
+                # Closing does not unregister it: the supervisor has the same description open.
                 self._epoll.unregister(fd)
                 del self._ranks[fd]
                 os.close(fd)
 
     def _listen_once(self) -> bool:
-        """Take one message; whether there was one."""
+        """Take one message; return whether there was one."""
         room = socket.CMSG_SPACE(MAX_SENT * _ANSWER.size)
         try:
             word, ancillary, _, _ = self._channel.recvmsg(1, room, socket.MSG_CMSG_CLOEXEC)
@@ -139,9 +140,9 @@ class Guardian:
             return False
         except OSError as error:
             if error.errno in FORBIDDEN:
-                raise  # taken for the supervisor's end, it would cost the ranks of a living one their folder
+                raise  # taken for the supervisor's end, it would remove the folder of a context that lives
             self._owner_gone = True
-            # Told once, before what was sent is read: it left answers of ours unread.
+            # ECONNRESET comes once, before earlier messages can be read: the supervisor left our answers unread.
             return isinstance(error, ConnectionResetError)
         if not word:
             self._owner_gone = True
@@ -156,7 +157,7 @@ class Guardian:
         for pidfd in pidfds:
             self._ranks[pidfd] = word
             self._epoll.register(pidfd, select.EPOLLIN)
-        # Passed over: a supervisor that has died meanwhile is noticed by its pidfd.
+        # Other errors are ignored: if the supervisor has died meanwhile, its pidfd shows that.
         try:
             self._channel.send(_ANSWER.pack(len(pidfds)), socket.MSG_NOSIGNAL)
         except OSError as error:
@@ -164,7 +165,7 @@ class Guardian:
                 raise
 
     def _end_all(self, *, executed: bool) -> None:
-        """End ranks whose supervisor is gone; or has executed another program: then the kernel has sent nothing."""
+        """End the ranks. If the supervisor has executed another program, the kernel has sent no death signal."""
         for step in self._steps:
             armed_too = executed or not step.only_unarmed
             self._send({HOLD_ARMED, HOLD_UNARMED} if armed_too else {HOLD_UNARMED}, step.signum)

@@ -1,6 +1,6 @@
-"""A rank that ends itself when its supervisor has ended: where there are no pidfds, hence no guardian.
+"""A thread that ends its own rank when the supervisor has ended: where there are no pidfds, hence no guardian.
 
-Less than a guardian does: a rank that is stopped, or busy in C with the interpreter's lock held, does nothing.
+It does less than a guardian: it can't end a rank that is stopped, or busy in C with the interpreter's lock held.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from spawnx.standard import standard_library
 
 
 def hold(grace: float) -> None:
-    """Watch the supervisor from a thread of this rank, which has `grace` seconds to live without it."""
+    """Watch the supervisor from a thread of this rank. The rank may outlive the supervisor by `grace` seconds."""
     threading.Thread(target=_watch, args=(grace, os.getpid()), name="spawnx-lifeline", daemon=True).start()
 
 
@@ -25,7 +25,7 @@ def _watch(grace: float, pid: int) -> None:
     parent = parent_process()
     if parent is None:
         return
-    # Not parent.join(), which imports the same: from the program's files, if they are called like it.
+    # Not parent.join(): it imports the same module late, and may find a file of the program of that name.
     with standard_library():
         from multiprocessing.connection import wait
 
@@ -37,6 +37,6 @@ def _watch(grace: float, pid: int) -> None:
 
 def _send(pid: int, signum: int) -> None:
     if signum == signal.SIGINT and os.name == "nt":
-        _thread.interrupt_main()  # os.kill ends the process at once there
+        _thread.interrupt_main()  # on Windows, os.kill ends the process at once
     else:
         os.kill(pid, signum)

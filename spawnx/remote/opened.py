@@ -1,4 +1,4 @@
-"""Which files the imports of a template have opened, and which module's import each."""
+"""Find the files that the imports of a template have opened, and the module whose import opened each."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _MOST_NAMED = 8
 
 
 class Opened:
-    """What was opened since this was made."""
+    """The files that were opened since this object was made."""
 
     def __init__(self) -> None:
         self._before = _files().keys()
         self._modules: dict[tuple[str, str], str] = {}
 
     def device_after(self, module: str) -> str:
-        """Look at what is open when a module was imported; the file of a device among it, or "".
+        """Note the files that are open after the import of a module; return the first device among them, or "".
 
-        What was a driver's once is no longer looked for at the end: a later import may have closed it, but the driver
-        still knows this process.
+        To be called after each import, not once at the end. A later import may close the device, but the driver keeps
+        its state for this process.
         """
         new = self._new()
         for fd_and_file in new:
@@ -30,7 +30,7 @@ class Opened:
         return next((file for file in found if file.startswith(_DEVICES)), "")
 
     def left(self) -> list[str]:
-        """What is still open, in words."""
+        """Return texts that describe the files that are still open."""
         new = [(self._modules.get(opened, "a module"), opened[1]) for opened in self._new()]
         return [f"the import of {module} left {file} open" for module, file in new[:_MOST_NAMED]]
 
@@ -40,16 +40,16 @@ class Opened:
 
 
 def is_code_that_runs(fd: int) -> bool:
-    """Whether an fd can only read a library that runs here: libffi may keep its own, to map its code once more.
+    """Return whether an fd is read-only, and of a library loaded here: libffi may keep one to map its code again.
 
-    Where it was built with static trampolines, it does so when it is loaded: by ctypes, which numpy imports.
-    Clones have no state in common by it: it is mapped by offsets, and each maps for itself.
+    libffi does so when it is loaded, if it was built with static trampolines: by ctypes, which numpy imports. Clones
+    share no state by this fd: it is mapped by offsets, and each clone maps for itself.
     """
     try:
         if os.get_inheritable(fd) or _flags(fd) & os.O_ACCMODE != os.O_RDONLY:
             return False
         file = os.fsencode(os.readlink(f"/proc/self/fd/{fd}"))
-    except OSError:  # that by which the folder was listed
+    except OSError:  # the fd that listed the folder
         return False
     with open("/proc/self/maps", "rb") as maps:
         return any(line.rstrip(b"\n").endswith(b" " + file) and b" r-xp " in line for line in maps)
@@ -64,7 +64,7 @@ def _files() -> dict[str, str]:
     """The fds of this process, and what each refers to."""
     files = {}
     for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # the folder that was listed
+        with contextlib.suppress(FileNotFoundError):  # the fd that listed the folder
             files[fd] = os.readlink(f"/proc/self/fd/{fd}")
     return files
 

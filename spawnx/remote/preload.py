@@ -1,4 +1,4 @@
-"""What a template imports before it is cloned, and what is then renewed in every clone. See `vetted`."""
+"""Import modules in a template before it is cloned, and renew their state in every clone. See `vetted`."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class GivenUp(Exception):  # noqa: N818 - no error, but a reason to clone withou
 
 
 def chosen(modules: Iterable[object]) -> tuple[str, ...]:
-    """What "auto" is in this process: vetted modules that it has imported, and what of the standard library is used.
+    """Return the modules of "auto" in this process: imported vetted ones, and standard ones that the caller uses.
 
-    That is also what it has of multiprocessing: the queues, locks and pipes among the arguments are rebuilt by that.
+    All imported modules of multiprocessing count as used: they rebuild queues, locks and pipes among the arguments.
 
     Args:
-        modules: those of the caller: what they refer to by their global names is what is looked at.
+        modules: the caller's modules: the values of their global names show which standard modules they use.
     """
     names = {name for name in (*vetted.VETTED, "numpy.random") if name in sys.modules}
     names |= {
@@ -46,9 +46,9 @@ def chosen(modules: Iterable[object]) -> tuple[str, ...]:
 
 
 def _module_of(value: object) -> str:
-    """The module that a global value is, or was defined in, as far as that can be told without asking the value itself.
+    """The module that a global value is, or was defined in; "" if that can't be seen without asking the value itself.
 
-    One that is made on demand (a proxy, a lazy module) must not be made for this.
+    The question must not load a value that is made on demand (a proxy, a lazy module).
     """
     kind = type(value)
     if issubclass(kind, ModuleType):
@@ -58,7 +58,7 @@ def _module_of(value: object) -> str:
 
 
 def spec_of(module: object) -> tuple[str, str]:
-    """A module's name and file, without a question that would load a lazy one; "" where it has none."""
+    """Return a module's name and file, without loading a lazy module; "" where it has none."""
     try:
         spec = object.__getattribute__(module, "__dict__").get("__spec__")
     except AttributeError:  # what stands in `sys.modules` need not be a module
@@ -67,49 +67,49 @@ def spec_of(module: object) -> tuple[str, str]:
 
 
 def _is_standard(name: str) -> bool:
-    """Whether an imported module is the standard library's: not one of the same name that stands before it."""
+    """Whether an imported module is the standard library's: not one of the same name, found before it."""
     origin = spec_of(sys.modules.get(name))[1]
     return is_of_stdlib(name) and (origin in {"built-in", "frozen"} or is_of_library(origin))
 
 
 def is_of_stdlib(name: str) -> bool:
-    """Whether a name is that of a module of the standard library."""
+    """Return whether a name is that of a module of the standard library."""
     return name.partition(".")[0] in sys.stdlib_module_names
 
 
 def is_of_known_library(name: str) -> bool:
-    """Whether a name is that of a module of the standard library, or of a vetted one."""
+    """Return whether a name is that of a module of the standard library, or of a vetted one."""
     return is_of_stdlib(name) or vetted.is_vetted(name)
 
 
 def is_known(name: str) -> bool:
-    """Whether an imported module is vetted, or the standard library's."""
+    """Return whether an imported module is vetted, or the standard library's."""
     return vetted.is_vetted(name) or _is_standard(name)
 
 
 def is_of_library(origin: str) -> bool:
-    """Whether a file is one of the standard library's modules."""
-    # Not by sysconfig, which knows it from a file that may not be there, and takes its time.
+    """Return whether a file is one of the standard library's modules."""
+    # Not by sysconfig: it reads the folder from a file that may be missing, and is slow.
     library = os.path.dirname(os.__file__)
     return origin.startswith(os.path.join(library, "")) and "site-packages" not in origin
 
 
 def is_extension(module: object) -> bool:
-    """Whether a module is in C, in a file of its own."""
+    """Return whether a module is in C, in a file of its own."""
     return spec_of(module)[1].endswith(tuple(EXTENSION_SUFFIXES))
 
 
 def preload(names: Iterable[str], import_main: Callable[[], None], known: Container[str]) -> None:
-    """Import modules, in a process that has one thread, and leave it so.
+    """Import modules in a process that has one thread, and leave it with one thread.
 
     Args:
-        names: those of the modules; `__main__` is the main module of the supervisor.
-        import_main: what imports that one as ranks do, which then find it imported.
-        known: those that are, in the supervisor, of the standard library or vetted: what they import of the standard
-            library is that, whatever else on `sys.path` has such a name by now.
+        names: the names of the modules; `__main__` is the main module of the supervisor.
+        import_main: imports the main module as ranks do; ranks then find it imported.
+        known: the names that in the supervisor are standard or vetted modules. A standard one of these is imported from
+            the standard library, whatever else on `sys.path` has such a name by now.
 
     Raises:
-        GivenUp: one raised, or left something that can't be cloned: the text says what.
+        GivenUp: an import raised, or left something that can't be cloned: the text says what.
     """
     imported = []
     opened = Opened()
@@ -118,7 +118,7 @@ def preload(names: Iterable[str], import_main: Callable[[], None], known: Contai
             continue
         imported.append(name)
         _import(name, import_main, known)
-        # No module of the library starts or opens anything when it is imported; one of the user's may have its name.
+        # No standard module starts or opens anything when it is imported; a user's module may have the same name.
         if not _is_standard(name) and (device := opened.device_after(name)):
             raise GivenUp(f"the import of {name} opened {device}")
     _resolve_lazy()
@@ -131,15 +131,15 @@ def preload(names: Iterable[str], import_main: Callable[[], None], known: Contai
 
 
 def _resolve_lazy() -> None:
-    """Do the lazy imports (PEP 810) that vetted modules have of vetted ones: else every clone does them for itself.
+    """Resolve the lazy imports (PEP 810) of vetted modules by vetted modules: else every clone resolves them itself.
 
-    Not those by `lazy import package.module`: what resolves such a one imports the package alone.
+    `lazy import package.module` is left out: resolving that imports the package alone.
     """
     tried: list[object] = []
     while any(map(vetted.is_vetted, getattr(sys, "lazy_modules", ()))):
         modules = [module for name, module in list(sys.modules.items()) if vetted.is_vetted(name)]
         values = [value for module in modules for value in list(getattr(module, "__dict__", {}).values())]
-        # `<lazy_import 'numpy.random'>`; what fails here fails where it is used.
+        # Their repr is `<lazy_import 'numpy.random'>`. One that fails now fails again where it is used.
         lazy = [
             one
             for one in values
@@ -155,12 +155,12 @@ def _resolve_lazy() -> None:
 
 
 def raised_in(name: str) -> str:
-    """How the text begins where the import of a module raised."""
+    """Return the beginning of the text for a module whose import raised."""
     return f"the import of {name} raised"
 
 
 def _check_quiet(names: str) -> None:
-    """See that there is nothing that a clone would not have: threads, a child."""
+    """Check that this process has nothing that a clone would lack: no other thread, no child."""
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
         more = f"{threads - 1} threads run" if threads > 2 else "a thread runs"  # noqa: PLR2004 - with the main one
@@ -174,9 +174,9 @@ def _check_quiet(names: str) -> None:
 
 
 def _spare_finalizers() -> None:
-    """Have what vetted libraries would do at the exit (weakref.finalize) not done at that of each clone.
+    """Disable what vetted libraries would do at the exit of each clone (weakref.finalize).
 
-    torch takes its operators apart, one by one: 37 ms for each rank, and 27 MiB that it copies, for nobody.
+    torch takes its operators apart, one by one. That costs each rank 37 ms and 27 MiB of copied pages, for no use.
     """
     for finalizer in list(getattr(weakref.finalize, "_registry", ())):
         alive = finalizer.peek()
@@ -189,9 +189,7 @@ def _import(name: str, import_main: Callable[[], None], known: Container[str]) -
     try:
         if name == "__main__":
             import_main()
-        elif name in known and is_of_stdlib(
-            name
-        ):  # others see the finders, and are to find what they find in a rank
+        elif name in known and is_of_stdlib(name):  # other imports must find what they find in a rank
             with standard_library():
                 importlib.import_module(name)
         else:
@@ -201,15 +199,15 @@ def _import(name: str, import_main: Callable[[], None], known: Container[str]) -
 
 
 def _end_threads() -> None:
-    """Fork once: libraries with fork handlers end their threads for that, and start them again when they need any."""
+    """Fork once: libraries with fork handlers then end their threads, and start them again when they need them."""
     pid = os.fork()
     if pid == 0:
         os._exit(0)
-    with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored in the supervisor, and so here
+    with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored, as in the supervisor
         os.waitpid(pid, 0)
 
 
 def renew() -> None:
-    """In a clone: renew what must not be equal in two ranks, and what a rank has of its own."""
+    """Renew in a clone what must not be equal in two ranks, and the start of logging's clock."""
     stale.restart_clock()
     vetted.renew()

@@ -1,9 +1,9 @@
-"""Which objects are quiet: nothing outside of the process can see that they are destroyed.
+"""Find out which objects are quiet: nothing outside of the process can see their destruction.
 
-An interpreter that ends destroys its objects. Most of them only give memory back, which the kernel does better. Some
-write what they have buffered, call `__del__`, run a `finally`, call a callback. The question is asked of types, by the
-C slots that destroy their objects, and is answered with yes only where the code in those slots is known: the standard
-library's (read in CPython 3.10 to 3.14), and that of the vetted libraries. What is unknown is not quiet.
+An interpreter that ends destroys its objects. Most of them only free memory, which the kernel does better. Some write
+their buffer, call `__del__`, run a `finally`, or call a callback. Types are judged, by the C slots that destroy their
+objects. A type is quiet only if the code in its slots is known: it is the standard library's or a vetted library's. The
+standard library's was read in CPython 3.10 to 3.14. An unknown type is not quiet.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# Ours, and what cffi brings: CDataGCP, which calls a destructor of the user's, is the exception among its types.
+# spawnx and cffi. Of cffi's types, only CDataGCP is noisy: it calls a destructor of the user's.
 _OURS = {"spawnx", "_cffi_backend"}
-# Of the standard library, those whose objects write or end something when they are destroyed, without tp_finalize.
+# Standard modules whose objects write or end something when they are destroyed, without tp_finalize.
 _NOISY_MODULES = {
     "_dbm", "_gdbm", "_interpchannels", "_interpqueues", "_interpreters", "_sqlite3", "_tkinter",
     "_xxinterpchannels", "_xxsubinterpreters", "dbm", "sqlite3",
 }  # fmt: skip
-# A function of ctypes may be what C calls at the exit; a proxy doesn't say whether it has a callback.
+# C may call a ctypes function at exit. A proxy doesn't show whether it has a callback.
 _NOISY_TYPES = {
     ("_cffi_backend", "__CDataGCP"), ("_ctypes", "CFuncPtr"), ("_ctypes", "PyCFuncPtr"),
     ("weakref", "CallableProxyType"), ("weakref", "ProxyType"), ("builtins", "weakproxy"),
@@ -43,23 +43,23 @@ _QUIET_CALLBACKS = {
     ("clear_locals", tuple),
 }
 
-# The attributes of a class as `type` has them: a metaclass may answer otherwise.
+# Attributes of a class are read by `type`'s own descriptors: a metaclass may override them.
 _base = type.__dict__["__base__"].__get__
 _module = type.__dict__["__module__"].__get__
 _name = type.__dict__["__name__"].__get__
 
 
 class _OfPython:
-    """Destroyed as all objects are whose class was made by Python code: by the bases' code, after `__del__`."""
+    """A class made by Python code: all such classes destroy objects by `__del__`, then by the code of their bases."""
 
 
 ((_, _DEALLOC_OF_PYTHON),) = native.slots([_OfPython])
 
 
 def types_of_interpreter() -> list[type]:
-    """The types whose objects are quiet; without those of vetted libraries, of which there are thousands.
+    """Return the types whose objects are quiet, without those of vetted libraries, which are thousands.
 
-    Not a set, for which classes would be compared: a metaclass may raise, or warn, as one of `typing` does (3.14).
+    Not a set: that would compare classes, and a metaclass may raise, or warn, as one of `typing` does (3.14).
     """
     kinds = _all_types()
     slots = dict(zip(map(id, kinds), native.slots(kinds), strict=True))
@@ -84,12 +84,12 @@ def _all_types() -> list[type]:
 
 
 def _module_of(kind: type) -> str:
-    name: object = _module(kind)  # a class may have anything for it
+    name: object = _module(kind)  # `__module__` may be any object
     return name if isinstance(name, str) else ""
 
 
 def is_quiet(kind: type) -> bool:
-    """Whether every object of a type is quiet."""
+    """Return whether every object of a type is quiet."""
     return _judge(kind, lambda kind: native.slots([kind])[0])
 
 
@@ -101,12 +101,12 @@ def _judge(kind: type, slots: Callable[[type], tuple[bool, int]]) -> bool:
     while dealloc == _DEALLOC_OF_PYTHON:
         base = _base(base)
         dealloc = slots(base)[1]
-    # A module that Python code has made, of a class of its own, has no C code of an extension's behind it.
+    # A module whose class was made by Python code has no C code of an extension module behind it.
     return (base is types.ModuleType and base is not kind) or (id(base) not in _EACH and _is_plain(base))
 
 
 def _is_plain(kind: type) -> bool:
-    """Whether a type is of a library that is known, and none of its noisy ones."""
+    """Whether a type belongs to a known library, and is not one of its noisy types."""
     module, name = _module_of(kind), _name(kind)
     root = module.partition(".")[0]
     if root in _NOISY_MODULES or (module, name) in _NOISY_TYPES or vetted.is_noisy(module, name):
@@ -117,10 +117,10 @@ def _is_plain(kind: type) -> bool:
 
 
 def is_noisy(one: object) -> bool:
-    """Whether the end of an object may be seen outside. Types that are not in `EACH` have one answer for all objects.
+    """Return whether the destruction of an object may be seen outside. Only types in `EACH` are judged by the object.
 
     Raises:
-        Exception: it can't even be looked at.
+        Exception: the object can't be examined.
     """
     kind = type(one)
     look = _EACH.get(id(kind))
@@ -132,7 +132,7 @@ def is_noisy(one: object) -> bool:
 
 
 def _gives_finalizer(kind: type) -> bool:
-    """Whether objects that the template has made may have been given a class with a finalizer."""
+    """Whether a class has a finalizer of unknown code: it may have become the class of an object of the template."""
     return native.slots([kind])[0][0] and not preload.is_of_known_library(_module_of(kind))
 
 
@@ -141,7 +141,7 @@ def _may_write(stream: io.BufferedWriter | io.TextIOWrapper) -> bool:
 
 
 def _may_warn(file: io.FileIO) -> bool:
-    """Whether it is left open: nothing is lost, but there may be a ResourceWarning."""
+    """Whether a file is left open: no data is lost, but there may be a ResourceWarning."""
     return not file.closed and file.closefd
 
 
@@ -167,7 +167,7 @@ def _has_callback(reference: weakref.ref[object]) -> bool:
 
 
 def is_unknown_extension(module: object) -> bool:
-    """Whether a module is in C, and neither the standard library's, nor vetted, nor ours."""
+    """Return whether a module is in C, and neither the standard library's, nor vetted, nor ours."""
     name, origin = preload.spec_of(module)
     if not preload.is_extension(module):
         return False
@@ -175,7 +175,7 @@ def is_unknown_extension(module: object) -> bool:
 
 
 def _has_destructor(capsule: object) -> bool:
-    """Whether a capsule may have one: it shows its name alone, as in `<capsule object "datetime.CAPI" at ...>`."""
+    """Whether a capsule may have a destructor. Only its name shows: `<capsule object "datetime.CAPI" at ...>`."""
     name = repr(capsule).partition('"')[2].partition('"')[0].partition(".")[0]
     return not (name == "cffi" or name in sys.stdlib_module_names or vetted.is_vetted(name))
 
@@ -184,7 +184,7 @@ def _never(_: object) -> bool:
     return False
 
 
-# The types of which each object must be looked at, by their ids: a class need not be hashable.
+# The types whose objects are judged one by one. `_EACH` has them by id: a class need not be hashable.
 _LOOKS: list[tuple[type, Callable[..., bool]]] = [
     (io.BytesIO, _never),
     (io.StringIO, _never),

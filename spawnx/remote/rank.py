@@ -1,7 +1,8 @@
-"""A rank, from its first instruction of ours to its last: what it runs, how it fails, how it ends.
+"""A rank, from the first line of our code that it runs to the last: it runs the function, reports a failure, and ends.
 
-Two ways lead here. A fresh interpreter calls `before_main` before it imports the main module, then unpickles a `Rank`
-and bootstraps it. A forked child has its `Rank` already. Every rank imports this file: it imports next to nothing.
+There are two beginnings. A fresh interpreter or a clone calls `before_main` or `run_rank` before it imports the main
+module, then unpickles a `Rank` and bootstraps it. A forked child has its `Rank` already. Every rank imports this file,
+so it imports very little.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ if TYPE_CHECKING:
     from spawnx.backends.contract import Backend
     from spawnx.mp.boot import Preparation
 
-# What Windows gives a console program that Ctrl-C ended (STATUS_CONTROL_C_EXIT), as CPython's own main does.
+# The exit status on Windows of a console program that Ctrl-C ended (STATUS_CONTROL_C_EXIT), as in CPython's own main.
 _WINDOWS_CONTROL_C = 0xC000013A
 
 
-# Who sees to it that ranks don't outlive their supervisor: a process; a thread in each rank; only the kernel.
+# The means that end ranks after their supervisor: a process; a thread in each rank; only the kernel.
 GUARDIAN = "guardian"
 LIFELINE = "lifeline"
 OFF = "off"
 
 SIGINT = int(signal.SIGINT)
-SIGKILL = int(getattr(signal, "SIGKILL", 9))  # Windows has none, and no use for it here
+SIGKILL = int(getattr(signal, "SIGKILL", 9))  # Windows has none, and doesn't use this
 
 
 class OrphanPolicy:
@@ -46,10 +47,11 @@ class OrphanPolicy:
 
     Attributes:
         kind: `GUARDIAN`, `LIFELINE` or `OFF`.
-        grace: how long it may live on without the supervisor, in seconds.
+        grace: how long the rank may outlive its supervisor, in seconds.
         backend: the name of the backend that arms.
-        parent: the pid of the process whose creating thread outlives the rank: when it ends, the kernel sends a signal.
-            None: there is no such thread, the signal would hit a healthy rank.
+        parent: the pid of the rank's parent, if the thread that creates the rank outlives the rank. When that thread
+            ends, the kernel sends the death signal. None: the thread may end earlier, and the signal would hit a
+            healthy rank.
     """
 
     __slots__ = ("backend", "grace", "kind", "parent")
@@ -61,7 +63,7 @@ class OrphanPolicy:
         self.parent = parent
 
     def arm(self, signum: int) -> None:
-        """Let a signal follow the end of the parent, if that can be."""
+        """Arm a death signal for the end of the parent, if there is a `parent`."""
         if self.parent is not None:
             with standard_library():
                 from spawnx import backends
@@ -69,7 +71,7 @@ class OrphanPolicy:
             arm_or_leave(backends.named(self.backend), signum, self.parent)
 
     def enforce(self, gate: int) -> None:
-        """Wait at the gate to be let on to user code."""
+        """Apply the policy before user code runs: wait at the gate, or arm SIGINT; start a lifeline if asked for."""
         if self.kind == GUARDIAN:
             with standard_library():
                 from spawnx import backends
@@ -96,14 +98,14 @@ def main(
     tracker: int,
     ends: tuple[int, int, int],
 ) -> None:
-    """The whole life of a fresh interpreter that `launchers.exec` has launched.
+    """Run a fresh interpreter that `launchers.exec` has launched, from its start to its exit.
 
     Args:
         message: the fd of the message, which all ranks share: it is read without moving its offset.
         size: the length of the message in bytes.
         rank: this rank's place, see `Rank.set_place`.
-        backend: the backend that arms.
-        armed: whether the launch has armed already.
+        backend: the name of the backend that arms.
+        armed: whether the launch has armed the death signal already.
         guarded: whether there is a gate to wait at.
         parent: the supervisor's pid.
         tracker: the fd of the supervisor's resource tracker.
@@ -124,7 +126,7 @@ def main(
 
 
 def rehearse(message: int, *, path: list[object], backend: str) -> None:
-    """Do what ranks do before they read what is their own, and end: see `failures.postmortem.try_interpreter`."""
+    """Do what a rank does before it reads its message, and end: see `failures.postmortem.try_interpreter`."""
     os.close(message)
     with standard_library():
         from spawnx import backends
@@ -141,14 +143,14 @@ def run_rank(
     enter: Callable[[], None] | None,
     ends: Ends,
 ) -> int:
-    """Be a rank of our own launching, from the gate until its exit code is known.
+    """Run a rank that spawnx has launched, from the gate to its last finalizer; return the exit status.
 
     Args:
-        preparation: what it unpickles.
+        preparation: the message that the rank unpickles.
         place: see `Rank.set_place`.
         parent: the supervisor's pid.
-        enter: waits at the gate; None: there is none.
-        ends: by which it reaches the supervisor.
+        enter: waits at the gate; None: there is no gate.
+        ends: the fds by which the rank reaches the supervisor.
     """
     with standard_library():
         from spawnx.mp import boot
@@ -163,18 +165,18 @@ def run_rank(
 
 
 def open_parent(supervisor: int) -> int | None:
-    """What `multiprocessing.parent_process()` waits on: a pidfd of the supervisor."""
+    """Open a pidfd of the supervisor, on which `multiprocessing.parent_process()` waits; None if that fails."""
     try:
-        # In a pid namespace of its own (0) the number is nobody's, or a stranger's.
+        # 0: the rank is in a pid namespace of its own, where that pid is no process's, or a stranger's.
         return os.pidfd_open(supervisor) if os.getppid() != 0 else None
-    except (OSError, AttributeError):  # no fd left, no such supervisor, no such call: nothing else is lost
+    except (OSError, AttributeError):  # no fd left, no such supervisor, no such call: only that wait is lost
         return None
 
 
 def before_main(name: str, report_path: str, death_signal: int, policy: OrphanPolicy, ends: Ends) -> str:
-    """Protect and observe a fresh interpreter of multiprocessing's before it imports the main module; returns `name`.
+    """Arm and observe a fresh interpreter of multiprocessing's before it imports the main module; return `name`.
 
-    The gate comes later, in `Rank.run`: the supervisor may still be writing what this interpreter is to read.
+    The gate comes later, in `Rank.run`: the supervisor may still be writing data that this interpreter must read.
     """
     policy.arm(death_signal)
     _begin_to_import(report_path, ends)
@@ -182,27 +184,27 @@ def before_main(name: str, report_path: str, death_signal: int, policy: OrphanPo
 
 
 def _begin_to_import(report_path: str, ends: Ends) -> None:
-    """Begin to be a rank, in a fresh interpreter that is about to import the main module."""
+    """Take the rank's fds and install the boot reporter, in an interpreter that is about to import the main module."""
     _receive_ends(report_path, ends)
     scoreboard.mark(scoreboard.IMPORT)
     _boot_reporter.install(report_path)
 
 
 def _receive_ends(report_path: str, ends: Ends) -> None:
-    """Have what was handed over to this rank, from before user code is run until its end."""
+    """Take the fds that were handed over to this rank, before user code runs; they are kept until its end."""
     global _ends, _notices
     folder, rank = report.place_of(report_path)
     _ends, _notices = ends, Own(ends.notices)
     scoreboard.open_place(ends.scoreboard, rank, folder)
 
 
-# What this process has as a rank.
+# The fds of this process as a rank.
 _ends = Ends()
 _notices = Own()
 
 
 def fail(path: str, stage: str, error: BaseException, traceback: TracebackType | None) -> None:
-    """As a rank of a context, report what it raised, and let the supervisor know."""
+    """Report the exception of this rank of a context, and write a notice to the supervisor."""
     with standard_library():
         from spawnx.ipc import notices
 
@@ -220,7 +222,7 @@ def fail(path: str, stage: str, error: BaseException, traceback: TracebackType |
 def report_or_print(
     path: str, stage: str, error: BaseException, traceback: TracebackType | None, raised: float | None = None
 ) -> int:
-    """Report; where that can't be, leave the traceback on stderr, and return the errno."""
+    """Write the report; if that fails, print the traceback to stderr and return the errno, else 0."""
     made = report.of(error, traceback, stage, raised)
     is_on_scoreboard = scoreboard.write_report(report.pack(made, scoreboard.MOST_TEXT))
     try:
@@ -228,7 +230,7 @@ def report_or_print(
     except OSError as failed:
         if is_on_scoreboard:
             return 0
-        # Suppressed: it may be a file on the same full disk; or closed, or None.
+        # Suppressed: stderr may be a file on the same full disk; or closed, or None.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stderr.write(made.text)
         return failed.errno or errno.EIO
@@ -236,15 +238,15 @@ def report_or_print(
 
 
 def arm_or_leave(backend: Backend, signum: int, parent: int) -> None:
-    """Let a signal follow the end of `parent`; who comes too late for that leaves: nobody is left to work for."""
+    """Arm a death signal for the end of `parent`. If `parent` has ended already, exit."""
     if not backend.arm(signum, parent):
         os._exit(1)
 
 
 def pass_gate(fd: int, backend: Backend, parent: int | None) -> None:
-    """Wait until all ranks exist and the guardian holds them; from then on SIGINT follows the end of `parent`.
+    """Wait until all ranks exist and the guardian holds them; from then on SIGINT is the death signal.
 
-    A rank that the guardian can't hold keeps SIGKILL, with which it came here.
+    A rank that the guardian can't hold keeps SIGKILL, its death signal until now.
     """
     with standard_library():
         from spawnx.ipc import gate
@@ -257,7 +259,7 @@ def pass_gate(fd: int, backend: Backend, parent: int | None) -> None:
 
 
 class _BootReporter:
-    """Reports what ends the interpreter before there is a `Rank` to do it: chiefly, what the main module raises."""
+    """Reports an exception that ends the interpreter before there is a `Rank`: mostly, one of the main module's."""
 
     stage = scoreboard.IMPORT
 
@@ -285,9 +287,9 @@ _boot_reporter = _BootReporter()
 
 
 class Rank(BaseProcess):
-    """The current process of a rank, as `multiprocessing.current_process()` shows it there.
+    """The current process of a rank: `multiprocessing.current_process()` returns it there.
 
-    The supervisor's `RankProcess` is made of it and pickles as it.
+    The supervisor's `RankProcess` is a subclass, and pickles as a `Rank`.
     """
 
     _rank: int
@@ -297,26 +299,26 @@ class Rank(BaseProcess):
     _call: Call | PickledCall
     # None: the rank is protected before it comes to `run`.
     orphan_policy: OrphanPolicy | None = None
-    # Of a forked rank; the others have theirs before they have this.
+    # Set in a forked rank only. Other ranks receive theirs before they unpickle the `Rank`.
     ends: Ends | None = None
-    # What a forked rank has of the pipes by which multiprocessing's supervisor holds the ranks before it. While one has
-    # it open, an earlier rank isn't told by its pipe that the supervisor has ended.
+    # The supervisor's ends of multiprocessing's pipes to earlier ranks, inherited by a forked rank. While they are open
+    # in this rank, an earlier rank can't see by its pipe that the supervisor has ended.
     others: Sequence[int] = ()
-    # The signals that are blocked in the supervisor, but for its forking of ranks. None: the rank was not made so.
+    # The supervisor's signal mask before it blocked all signals to fork ranks. None: the rank was not made so.
     mask: set[int | signal.Signals] | None = None
 
     def set_place(self, rank: int, name: str, identity: tuple[int, ...], report_path: str) -> None:
-        """Be this one of the ranks that unpickle the same message."""
+        """Set the attributes in which ranks differ that unpickle the same message."""
         self._rank = rank
         self._name = name
         self._identity = identity
         self._report_path = report_path
 
     def run(self) -> None:
-        """Call the function; report what it raises, and exit with 1.
+        """Call the function; if it raises, write a report and exit with status 1.
 
-        As in the reference, a BaseException that is no Exception ends the rank with exit code 1 and no report
-        (SystemExit: with its own code). Unlike there, KeyboardInterrupt is no success: see `_bootstrap`.
+        As in the reference, a BaseException that is no Exception ends the rank with exit status 1 and no report
+        (SystemExit: with its own status). Unlike in the reference, KeyboardInterrupt is no success: see `_bootstrap`.
         """
         stage = scoreboard.UNPICKLE
         try:
@@ -334,12 +336,12 @@ class Rank(BaseProcess):
             self._interrupted = True
         except Exception as error:
             if os.getpid() != self._pid:
-                raise  # a process that the rank forked, and that came back here: it doesn't speak for the rank
+                raise  # in a process that the rank forked: it must not report for the rank
             fail(self._report_path, stage, error, users_part(error.__traceback__))
             sys.exit(1)
 
     def _bootstrap(self, parent_sentinel: int | None = None) -> int:
-        """Run as multiprocessing has it; a rank that was interrupted then dies by SIGINT, so that the end is true."""
+        """Run as multiprocessing does. An interrupted rank then dies by SIGINT, so that its exit status shows that."""
         self._pid = os.getpid()
         self._interrupted = False
         for fd in self.others:
@@ -358,19 +360,19 @@ class Rank(BaseProcess):
 
 
 def unpickled() -> Rank:
-    """The `Rank` that a fresh interpreter is about to fill with what comes next in the pickle."""
+    """Make an empty `Rank`, which unpickling then fills; mark the stage."""
     _boot_reporter.stage = scoreboard.UNPICKLE
     scoreboard.mark(scoreboard.UNPICKLE)
     return Rank.__new__(Rank)
 
 
 def users_part(traceback: TracebackType | None) -> TracebackType | None:
-    """A traceback without the frame that has caught the exception, if there are others."""
+    """Return a traceback without the frame that caught the exception, if there are others."""
     return traceback.tb_next if traceback is not None and traceback.tb_next is not None else traceback
 
 
 def die_by_sigint(start_method: str) -> None:
-    """End by the signal that interrupted us, after everything that would have run at a normal exit."""
+    """End by SIGINT, which interrupted us, after everything that would have run at a normal exit."""
     with standard_library():
         from spawnx.mp import boot
 
@@ -395,7 +397,7 @@ class Call:
         self._args = args
 
     def take(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-        """The function and its arguments."""
+        """Return the function and its arguments."""
         return self._fn, self._args
 
 
@@ -403,7 +405,7 @@ class PickledCall:
     """A payload in a rank.
 
     Args:
-        data: the pickle, or what `multiprocessing.reduction.DupFd` made of a file that holds it.
+        data: the pickle, or a `multiprocessing.reduction.DupFd` of a file that holds it.
         size: its length in bytes.
     """
 

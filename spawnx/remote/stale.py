@@ -1,8 +1,8 @@
-"""What modules of the standard library keep of the process in which they were imported, or first asked.
+"""Find values that standard modules derive from their process, when they are imported or first used.
 
-A zygote may have imported any of them, long ago, in another environment. A clone of it works these things out
-again. The list is that of CPython 3.10 to 3.14, read and compared: `tests/unit/test_stale.py` compares every module of
-the library in a fresh interpreter with the same in a rank.
+A zygote may have imported such a module long ago, in another environment. A clone of it derives these values again. The
+list was made by reading CPython 3.10 to 3.14. `tests/unit/test_stale.py` compares every standard module in a fresh
+interpreter with the same module in a rank.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _RANDOM_NODE = 1 << 40
 
 
 def explained() -> list[Callable[[], None]]:
-    """What is to be done again when the surroundings are others. To be called while they are as they were.
+    """Return the functions to call after the environment has changed. To be called before it changes.
 
-    What a preloaded module has set, and not asked for, stands.
+    A value that a preloaded module has set, instead of deriving it, stays.
     """
     again: list[Callable[[], None]] = [sys.path_importer_cache.clear]
     for name, explain in _EXPLAIN.items():
@@ -33,7 +33,7 @@ def explained() -> list[Callable[[], None]]:
 
 
 def restart_clock() -> None:
-    """In a rank: have logging tell times since now (`relativeCreated`), not since a template has imported it."""
+    """Restart logging's clock (`relativeCreated`) in a rank: else it counts from the import in the template."""
     logging: Any = sys.modules.get("logging")
     if logging is not None:
         # In nanoseconds since CPython 3.13.
@@ -84,7 +84,7 @@ def _uuid(module: Any) -> list[Callable[[], None]]:
 
 def _platform(module: Any) -> list[Callable[[], None]]:
     def forget() -> None:
-        module._uname_cache = None  # noqa: SLF001 - with the name of the host
+        module._uname_cache = None  # noqa: SLF001 - it contains the name of the host
         module._platform_cache.clear()  # noqa: SLF001
 
     return [forget]
@@ -93,10 +93,10 @@ def _platform(module: Any) -> list[Callable[[], None]]:
 def _urllib_request(module: Any) -> list[Callable[[], None]]:
     opener = module._opener  # noqa: SLF001
     if opener is None or _kinds(opener) != _kinds(module.build_opener()):
-        return []  # one of the program's own
+        return []  # the program's own opener
 
     def forget() -> None:
-        module._opener = None  # noqa: SLF001 - with the proxies of the environment
+        module._opener = None  # noqa: SLF001 - it contains the proxies of the environment
 
     return [forget]
 

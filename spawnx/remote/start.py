@@ -1,4 +1,4 @@
-"""What the command line of a fresh interpreter calls: see `mp.interpreter.command`."""
+"""The function that the command line of a fresh interpreter calls: see `mp.interpreter.command`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ if TYPE_CHECKING:
 
 
 def call(module: str, function: str, file: int, at: int, size: int) -> Any:
-    """Call a function of a module of ours with `file`, and with the arguments that are in there.
+    """Call a function of a module of spawnx with `file`, and with the arguments that are pickled in that file.
 
-    The module is imported before the supervisor's `sys.path` is in force, and with it what it needs of the standard
-    library.
+    The module, with the standard modules that it needs, is imported before the supervisor's `sys.path` is in force.
     """
     with standard_library():
         import os

@@ -1,7 +1,8 @@
-"""What runs in an interpreter before us: `sitecustomize`, `usercustomize`, and lines of .pth files.
+"""Judge start-up code, which runs in an interpreter before us: `sitecustomize`, `usercustomize`, lines of .pth files.
 
-In a template it has run once, in the template's name; in ranks by exec it runs in each. Where it may matter, the
-template makes no clones. What is known not to matter is listed here: it makes modules be found, and nothing else.
+In a template it has run once, in the template's name; in ranks by exec it runs in each. If the difference may matter,
+the template makes no clones. This module lists the code that can't matter: it makes modules importable, and does
+nothing else.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 # Modules that lines of .pth files import: of setuptools, virtualenv, and of editable installs by setuptools, hatchling,
-# editables, meson-python and scikit-build-core. Then Ubuntu's, which reports crashes; coverage, which measures clones,
-# too; and of the standard library's, one that has a name of its own on each system, and the texts of CPython 3.15's
-# traceback, neither of which is in `sys.stdlib_module_names`.
+# editables, meson-python and scikit-build-core. Then Ubuntu's, which reports crashes; and coverage, which measures
+# clones, too. Then two standard modules that are not in `sys.stdlib_module_names`: one whose name differs on each
+# system, and the texts of CPython 3.15's traceback.
 _FINDERS = re.compile(
     r"_distutils_hack|_virtualenv|__editable___\w+|_editable_impl_\w+|editables(\.\w+)*|_\w+_editable(_loader)?"
     r"|apport_python_hook|coverage(\.\w+)*|_sysconfigdata_\w*(-[\w-]+)?"
     r"|_missing_stdlib_info"
 )
 _OURS = {"__main__", "__mp_main__", "spawnx", "_cffi_backend"}
-# What Debian and Ubuntu have as sitecustomize, without its comments.
+# The sitecustomize of Debian and Ubuntu, without comments.
 _DEBIANS = """\
 try:
 import apport_python_hook
@@ -39,21 +40,21 @@ except ImportError:
 pass
 else:
 apport_python_hook.install()"""
-_UNLISTED = 3  # the standard streams; the rest is given to us
+_UNLISTED = 3  # the standard streams are below
 
 
 def opened_beside(given: Iterable[int]) -> list[int]:
-    """The fds that are open in this process besides the standard streams and those that it was started with."""
+    """Return the open fds of this process, without the standard streams and those that were given to it."""
     found = {int(fd) for fd in os.listdir("/proc/self/fd")} - set(given)
     return sorted(fd for fd in found if fd >= _UNLISTED and _is_open(fd) and not is_code_that_runs(fd))
 
 
 def find_unknown(opened: Sequence[int], names: Iterable[str]) -> str:
-    """What start-up code has left in this interpreter that may matter, in words; "" if there is nothing.
+    """Return a text on the first trace of start-up code in this interpreter that may matter; "" if there is none.
 
     Args:
-        opened: the fds that were open when this process had done nothing yet, see `opened_beside`.
-        names: the modules that had been imported then: what the message brings is the supervisor's.
+        opened: the fds that were open before this process did anything, see `opened_beside`.
+        names: the modules that were imported then. The message imports others, which are the supervisor's.
     """
     for name in names:
         module = sys.modules.get(name)
@@ -63,7 +64,7 @@ def find_unknown(opened: Sequence[int], names: Iterable[str]) -> str:
             )
     if opened:
         return f"start-up code (sitecustomize, or a .pth file) has opened {_target(opened[0])}"
-    # What coverage has made is of types of its own.
+    # coverage makes objects of its own types.
     if "coverage" not in sys.modules and (one := _noisy_object()) is not None:
         return f"start-up code (sitecustomize, or a .pth file) has made a {type(one).__name__}"
     return ""
@@ -73,11 +74,11 @@ def _is_known(name: str, module: object) -> bool:
     if name in {"sitecustomize", "usercustomize"}:
         return _code_of(module) in {"", _DEBIANS}
     root = name.partition(".")[0]
-    # By the root, as modules of the library put others there that have no file (typing.io).
+    # By the root, as standard modules add submodules without a file to `sys.modules` (typing.io).
     if root in _OURS or _FINDERS.fullmatch(name) or preload.is_known(root):
         return True
     _, origin = preload.spec_of(module)
-    # What has no file was made by a line of a .pth file for a package in several folders (PEP 420 did away with it).
+    # A line of a .pth file makes modules without a file, for packages in several folders (obsolete since PEP 420).
     return type(module) is ModuleType and not (origin or getattr(module, "__file__", None))
 
 
@@ -94,7 +95,7 @@ def _code_of(module: object) -> str | None:
 def _is_open(fd: int) -> bool:
     try:
         os.fstat(fd)
-    except OSError:  # that by which the folder was listed
+    except OSError:  # the fd that listed the folder
         return False
     return True
 
@@ -107,7 +108,7 @@ def _target(fd: int) -> str:
 
 
 def _noisy_object() -> object | None:
-    """An object whose end can be seen, but for the standard streams, and what we have imported."""
+    """An object whose destruction can be seen, but for the standard streams and the unstarted resource tracker."""
     with standard_library():
         from spawnx.backends import native
         from spawnx.remote import quiet
@@ -123,6 +124,6 @@ def _noisy_object() -> object | None:
 
 
 def _parts(stream: object) -> list[object]:
-    """A stream, with what is beneath it."""
+    """A stream, its buffer, and its raw file."""
     buffer = getattr(stream, "buffer", None)
     return [stream, buffer, getattr(buffer, "raw", None)]

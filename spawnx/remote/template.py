@@ -1,6 +1,6 @@
-"""A template: a fresh interpreter that is cloned into the ranks of one call.
+"""The template: a fresh interpreter, or a fork of the zygote, that is cloned into the ranks of one call.
 
-To clone is to fork, by libc's own function; the supervisor adopts the ranks: see `remote.adoption`.
+A clone is a fork by libc's own function. The supervisor adopts the ranks: see `remote.adoption`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
     Place = tuple[int, str, tuple[int, ...], str]
 
-# What every rank imports on its way to the main module and to its end.
+# The modules that every rank imports before its main module and before its end.
 OF_EVERY_RANK = ("pkgutil", "runpy", "spawnx.ipc.gate", "spawnx.ipc.report")
 
 
 class _HasStartupCode(Exception):  # noqa: N818 - no error, but a reason to go another way
-    """What ran in this interpreter before us is to run in each rank."""
+    """The start-up code of this interpreter must run in each rank."""
 
 
 def _check_startup(code: str) -> None:
-    """See that start-up code is only here where the user wants it to run once for all ranks."""
+    """Raise if there is start-up code, unless the user wants it to run once for all ranks."""
     if code and settings.LAUNCHER.read() != "clone":
         raise _HasStartupCode(code)
 
@@ -61,26 +61,26 @@ def main(
     keep: tuple[int, ...],
     supervisor: int = -1,
 ) -> Callable[[], None]:
-    """Be a template. Returns in the clones only, with what each is to do next: with no frame of the template's left.
+    """Run the template. Returns only in the clones, with the function that each calls when no template frame is left.
 
     Args:
         message: the fd of the message, and of the places that follow it.
         size: the length of the message in bytes.
-        place_size: that of each place.
-        ranks: how many clones to make.
+        place_size: the length of each place in bytes.
+        ranks: the number of clones to make.
         table: the fd of the table.
         channel: the fd of a connection to the supervisor, see `remote.adoption`.
         parent: the supervisor's pid.
         tracker: the fd of the supervisor's resource tracker.
         ends: the fds of `Ends`.
-        mask: the signals that are blocked in the ranks; here all are.
-        preload: the modules that are imported before.
-        known: those of them that are the standard library's or vetted, see `remote.preload`.
-        start_method: by which ranks are to end.
+        mask: the signals to block in the ranks; the template blocks all.
+        preload: the modules to import before the clones are made.
+        known: the preloaded modules that are the standard library's or vetted, see `remote.preload`.
+        start_method: the start method; it determines how ranks end.
         keep: the fds that were handed over.
-        supervisor: a pidfd of the supervisor; -1: that is our parent.
+        supervisor: a pidfd of the supervisor; -1: the supervisor is our parent.
     """
-    opened, names = startup.opened_beside(keep), list(sys.modules)  # before anything is opened, or read, here
+    opened, names = startup.opened_beside(keep), list(sys.modules)  # before we open or import anything
     shared = tables.Table(table, ranks)
     os.close(table)
     try:
@@ -92,10 +92,10 @@ def main(
         with standard_library():
             from spawnx.remote.exit import FastExit  # it needs cffi, which may be found on that path only
 
-        # By spawn, start-up code runs in each rank. By forkserver it runs once, as in multiprocessing's.
+        # With spawn, start-up code runs in each rank. With forkserver it runs once, as in multiprocessing's.
         startup_code = startup.find_unknown(opened, names) if start_method == "spawn" else ""
         _check_startup(startup_code)
-        boot.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
+        boot.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another tracker
         preparation.prepare_clones()
         if preload:
             preloading.preload(preload, preparation.import_main, known)
@@ -109,7 +109,7 @@ def main(
         shared.write(tables.HAS_STARTUP_CODE if has_code else tables.GAVE_UP_PRELOAD)
         shared.explain(str(error))
         os._exit(0)
-    except BaseException as error:  # noqa: BLE001 - told; the call goes on by other means
+    except BaseException as error:  # noqa: BLE001 - noted in the table; the call goes on by exec
         shared.explain(f"{type(error).__name__}: {error}")
         os._exit(1)
     shared.close()
@@ -136,11 +136,15 @@ def main(
 
 
 def pidfd_of_parent(pid: int) -> int:
-    """A pidfd of the supervisor, which must be our parent: then its number is nobody else's."""
+    """Open a pidfd of the supervisor, which must be our parent: then its pid can't be another process's.
+
+    Raises:
+        ProcessLookupError: the supervisor is not our parent.
+    """
     pidfd = os.pidfd_open(pid) if os.getppid() == pid else -1
     if (parent := os.getppid()) != pid:
-        # 0: the supervisor is in an outer pid namespace, where the pids that are seen here are other processes'. And
-        # what ends as the first process of a namespace takes all others with it.
+        # 0: the supervisor is in an outer pid namespace, where our pids mean other processes. And if the first process
+        # of a pid namespace ends, the kernel kills all others in it.
         raise ProcessLookupError(f"the supervisor is seen as {parent}, not as {pid}")
     return pidfd
 
@@ -150,7 +154,7 @@ def _clone(shared: tables.Table, ranks: int, channel: int, supervisor: int) -> t
     with standard_library():
         from spawnx.backends import native
 
-    # Whatever is buffered would be written by each clone.
+    # Else each clone would write the buffered text.
     boot.flush_streams()
     native.get_ready_to_fork()
     # A collection in a rank touches, and so copies, every page that has an object: 40 MB with torch, 2 without.

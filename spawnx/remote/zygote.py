@@ -1,7 +1,7 @@
 """The zygote: a fresh interpreter that is forked into the template of each call.
 
-It runs nothing of the user's but the modules that it was told to import, and what a call asks for is done in its clone:
-so it is as fresh at the thousandth call as at the first, and does not grow.
+It runs no user code but the imports of its preload, and the work of a call is done in its fork. So it is as fresh at
+the thousandth call as at the first, and does not grow.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ def main(
     argv: list[str],
     preload: tuple[str, ...],
 ) -> Callable[[], Next]:
-    """Be the zygote. Returns in its forks only, with what each is to do next, with no frame of this left.
+    """Run the zygote. Returns only in its forks, with the function that each calls when no zygote frame is left.
 
     Args:
         file: the fd of the memory in which these arguments came.
         channel: the fd of a SOCK_SEQPACKET socket, whose other end is the supervisor's.
         parent: the supervisor's pid.
-        tracker: the fd of its resource tracker.
-        path: its `sys.path`, as sent.
-        argv: its `sys.argv`: a module may look at it when it is imported.
-        preload: the modules that are imported before.
+        tracker: the fd of the supervisor's resource tracker.
+        path: the supervisor's `sys.path`, from `mp.interpreter.path_to_send`.
+        argv: the supervisor's `sys.argv`: a module may read it when it is imported.
+        preload: the modules to import before the first request.
     """
     os.close(file)
     with standard_library():
@@ -68,7 +68,7 @@ def main(
         from spawnx.backends import native  # it needs cffi, which may be found on that path only
 
     socket = _socket.socket(fileno=channel)
-    socket.settimeout(None)  # whatever `sitecustomize` has set for all
+    socket.settimeout(None)  # `sitecustomize` may have set a default timeout
     supervisor, set_by_imports = _get_ready(socket, parent, tracker, preload)
     templates = _Templates()
     served = 0
@@ -79,16 +79,16 @@ def main(
             os.close(fd)
         served += 1
         if served == 1:
-            # It takes some time, which the first call need not wait for, and one that has no second never sees.
+            # After the first call, which need not wait for it. A program with a single call never waits for it.
             native.collapse()
     os._exit(0)
 
 
 class _Templates:
-    """The templates of calls, this process's children.
+    """The templates of calls, which are children of this process.
 
     Attributes:
-        ignored: whether SIGCHLD was ignored, as it is to be in them.
+        ignored: whether SIGCHLD was ignored, as it must be in the templates.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class _Templates:
         self._pids: dict[int, int] = {}
 
     def wait_for(self, socket: _socket.socket, supervisor: int) -> bool:
-        """Wait for a request, and reap meanwhile; whether the supervisor still lives."""
+        """Wait for a request, and reap meanwhile; return whether the supervisor still lives."""
         while True:
             wait_readable([socket.fileno(), supervisor, *self._pids], None)
             self._reap()
@@ -106,7 +106,7 @@ class _Templates:
                 return True
 
     def fork(self, socket: _socket.socket) -> bool:
-        """Fork one, and hand a pidfd of it to the supervisor; whether this process is that one now."""
+        """Fork a template, and hand its pidfd over to the supervisor; return whether this process is the template."""
         with standard_library():
             from spawnx.backends import native
 
@@ -115,14 +115,14 @@ class _Templates:
             with boot.preserving_resource_tracker():
                 pid = os.fork()
             if pid == 0:
-                # Before it does anything: nobody knows of one whose parent has died. And it needs that one to its end:
-                # the ranks of an orphan would not be adopted by the supervisor, which is no ancestor then.
+                # First of all: if the zygote dies, no process knows of its template. And the template needs the zygote
+                # until its end: the supervisor is no ancestor of an orphan, and would not adopt its ranks.
                 arm_or_leave(native.NativeBackend(), SIGKILL, zygote)
                 socket.close()
                 for pidfd in self._pids:
                     os.close(pidfd)
                 return True
-            pidfd = os.pidfd_open(pid)  # before it is reaped, so the number is its own
+            pidfd = os.pidfd_open(pid)  # it is not reaped yet, so the pid is its own
         except OSError as error:
             socket.send(_INT.pack(error.errno or 0))
             return False
@@ -141,7 +141,7 @@ class _Templates:
 def _get_ready(
     socket: _socket.socket, parent: int, tracker: int, preload: tuple[str, ...]
 ) -> tuple[int, dict[bytes, bytes]]:
-    """Import, let go of what is the supervisor's, and say so; or say why not, and end.
+    """Import the preload, detach from the supervisor, and send `READY`; or send the reason why not, and end.
 
     Returns:
         A pidfd of the supervisor, and what the imports have set in the environment.
@@ -151,12 +151,12 @@ def _get_ready(
         with standard_library():
             from spawnx.backends import native
         supervisor = template.pidfd_of_parent(parent)
-        boot.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another one
+        boot.use_resource_tracker(tracker)  # else a module that makes a semaphore starts another tracker
         preloading.preload(preload, lambda: None, tuple(filter(vetted.is_vetted, preload)))
         boot.flush_streams()
         native.get_ready_to_fork()
         daemonize()
-    except BaseException as error:  # noqa: BLE001 - told; the call goes on by other means
+    except BaseException as error:  # noqa: BLE001 - sent to the supervisor; the call goes on without this one
         word = protocol.GAVE_UP if isinstance(error, preloading.GivenUp) else protocol.FAILED
         socket.send(word + _pending() + str(error).encode(errors="replace")[: protocol.MOST_TEXT])
         os._exit(0)
@@ -171,7 +171,7 @@ def _pending() -> bytes:
 
 
 def _receive(socket: _socket.socket) -> list[int]:
-    """The fds of the next request, the first of which tells of it; none if the supervisor is gone."""
+    """The fds of the next request; the first is the file of the request. Empty if the supervisor is gone."""
     fds: list[int] = []
     word = protocol.MORE
     while word == protocol.MORE:
@@ -184,7 +184,7 @@ def _receive(socket: _socket.socket) -> list[int]:
 def _be_template(
     fds: list[int], set_by_imports: dict[bytes, bytes], supervisor: int, *, ignored: bool
 ) -> Next:
-    """Be the template of one call: have what the supervisor has now, and go on as a fresh interpreter would."""
+    """Become the template of one call: apply the supervisor's attributes, then go on as a fresh interpreter would."""
     request = pickle.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))  # noqa: S301 - from our supervisor
     os.close(fds[0])
     arguments, streams = request["arguments"], request["streams"]
@@ -200,14 +200,14 @@ def _be_template(
         inherited.apply(request["inherited"], set_by_imports)
         for renew in again:
             renew()
-    except Exception as error:  # noqa: BLE001 - told; the call goes on by other means
+    except Exception as error:  # noqa: BLE001 - noted in the table; the call goes on by exec
         table.Table(pids, arguments["ranks"]).explain(f"{type(error).__name__}: {error}")
         os._exit(1)
     return template.main(request["message"], supervisor=kept, **arguments)
 
 
 def _place(fds: list[int], numbers: list[int], supervisor: int) -> int:
-    """Have fds under other numbers, inheritable, as an exec would leave them; returns the new one of the last."""
+    """Move fds to `numbers`, inheritable, as an exec would leave them; return the new fd of `supervisor`."""
     above = max(numbers) + 1
     moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in (*fds, supervisor)]
     for fd in (*fds, supervisor):
