@@ -179,7 +179,9 @@ def exit_forked(start_method: str, code: int) -> None:
     finally:
         try:
             os._exit(code)
-        except OverflowError:  # sys.exit(2**40): as the interpreter's own exit for what is no C long
+        except (
+            OverflowError
+        ):  # no C int, such as 2**40; 255 is the choice of spawnx: the interpreter exits with 0
             os._exit(255)
 
 
