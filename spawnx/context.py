@@ -12,7 +12,7 @@ from spawnx.failures.activity import Activity
 from spawnx.failures.postmortem import PostMortem
 from spawnx.guard import Unguarded
 from spawnx.watch.unjoined import Unjoined
-from spawnx.watch.watcher import Ended, Watcher
+from spawnx.watch.watcher import Watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from spawnx.failure import Failure
     from spawnx.guard import Guard
     from spawnx.process import RankProcess
+    from spawnx.watch.ended import Ended
 
 
 class ProcessContext:

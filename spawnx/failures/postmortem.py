@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spawnx.ipc.scoreboard_reader import Line, Scoreboard
-    from spawnx.watch.watcher import Ended
+    from spawnx.watch.ended import Ended
 
 # The signals for which faulthandler writes a stack.
 _WITH_STACK = {

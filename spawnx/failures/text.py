@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from spawnx.errors import ProcessException
     from spawnx.failure import Failure
-    from spawnx.watch.watcher import Ended
+    from spawnx.watch.ended import Ended
 
 # Up to this many ranks each get a warning of their own; more are summed up in one.
 _WARN_EACH = 8

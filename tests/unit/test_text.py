@@ -12,7 +12,7 @@ from spawnx.errors import ProcessExitedException, ProcessRaisedException
 from spawnx.failure import Failure
 from spawnx.failures import text as texts
 from spawnx.ipc.report import Report
-from spawnx.watch.watcher import Ended
+from spawnx.watch.ended import Ended
 
 TERM, KILL = signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)
 needs_notes = pytest.mark.skipif(
