@@ -441,7 +441,7 @@ def test_long_program_is_looked_at_from_its_beginning(bytes_: int, decide: Decid
     decision = decide(source)
 
     assert ("torch",) == decision.modules
-    assert "train.py is not looked at to its end" in decision.why
+    assert "train.py is not analysed to its end" in decision.why
 
 
 def test_slow_module_is_looked_for_in_a_long_program(decide: Decide) -> None:

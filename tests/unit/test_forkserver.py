@@ -711,9 +711,7 @@ def test_call_that_needs_another_template_says_why(
     for number in "123":
         monkeypatch.setenv("OMP_NUM_THREADS", number)
         told(ranks.put_pid)
-    reason = (
-        "another template is kept for the start method forkserver: what has changed since it was started:"
-    )
+    reason = "the zygote of the start method forkserver is replaced: changed since the zygote was started:"
 
     assert [
         (level, f"{reason} OMP_NUM_THREADS in the environment") for level in ("INFO", "WARNING", "INFO")
