@@ -6,7 +6,7 @@ import signal
 import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spawnx import backends, orphans
@@ -24,6 +24,7 @@ def shown(steps: list[orphans.Step]) -> list[tuple[int, float, bool]]:
 
 
 @given(GRACES)
+@settings(deadline=None)
 def test_ladder_ends_with_sigkill_when_the_grace_is_over(grace: float) -> None:
     """Whatever the grace is; and the waits before it are the grace."""
     steps = orphans.ladder(grace)
@@ -47,6 +48,7 @@ def test_ladder_without_grace_kills_at_once() -> None:
 
 
 @given(GRACES)
+@settings(deadline=None)
 def test_ladder_comes_back_from_a_command_line(grace: float) -> None:
     """To the millisecond."""
     steps = orphans.ladder(grace)
