@@ -50,7 +50,7 @@ def ladder(grace: float) -> list[Step]:
 def to_argument(steps: list[Step]) -> str:
     """Encode a ladder as a command line argument, with waits in milliseconds: "U2:400,15:1600,9:30000"."""
     return ",".join(
-        f"{'U' if step.only_unarmed else ''}{step.signum}:{int(step.wait * 1000)}" for step in steps
+        f"{'U' if step.only_unarmed else ''}{step.signum}:{round(step.wait * 1000)}" for step in steps
     )
 
 

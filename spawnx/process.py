@@ -181,6 +181,9 @@ class RankProcess(remote.Rank):
         if on_close is not None and not self.is_alive():
             self.supervision.on_close = None
             on_close()
+            # The end may be known only now: multiprocessing's forkserver writes the status before it closes the pipe
+            # that is the sentinel, and no other look follows the last `close`.
+            self._notify_owner()
         super().close()
 
     def __reduce__(self) -> tuple[Callable[[], remote.Rank], tuple[()], dict[str, object]]:

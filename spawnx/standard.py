@@ -68,7 +68,7 @@ class _Finder:
         """Activate the finder for the calling thread."""
         with self.lock:
             self.threads.append(get_ident())
-            if len(self.threads) == 1:
+            if len(self.threads) == 1 and sys.meta_path is not None:  # None while the interpreter shuts down
                 # A new list, not an inserted item: when `end` removed that item, another thread that iterates over the
                 # list at that moment would skip a finder.
                 self.plain = sys.meta_path
@@ -78,7 +78,7 @@ class _Finder:
         """Undo one `begin` of the calling thread; the last `end` of all threads removes the finder."""
         with self.lock:
             self.threads.remove(get_ident())
-            if not self.threads:
+            if not self.threads and sys.meta_path is not None:
                 left = [finder for finder in sys.meta_path if finder is not self]
                 if sys.meta_path is self.with_this and left == self.plain:
                     sys.meta_path = self.plain

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from spawnx.failures.teardown import SPARED
 from spawnx.standard import standard_library
 
@@ -58,16 +60,19 @@ class Activity:
 
 def _look(pid: int, before: float) -> tuple[float, bool]:
     """Return how many seconds of processor time a process has used, and whether it works."""
-    with standard_library():
-        import psutil
-
     try:
+        with standard_library():
+            import psutil
+
         process = psutil.Process(pid)
         with process.oneshot():
             times, status = process.cpu_times(), process.status()
-    except (psutil.Error, OSError):  # it has ended, or there is no /proc, or a sandbox forbids reading it
+    # The rank has ended; or psutil can't be imported (`sys.path` has changed, no fd is free); or it can't look (no
+    # /proc, a sandbox). Whatever it is, it must not stop the teardown.
+    except Exception:  # noqa: BLE001
         return 0.0, False
     used = times.user + times.system
     # A process that waits for a processor has the state "running". One that waits for a disk counts as working, too
-    # (proc_pid_stat(5)).
-    return used, status in {psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP} or used - before >= _WORKS
+    # (proc_pid_stat(5)). On macOS every process has the state "running" (psutil 7), so only the time counts there.
+    works = sys.platform == "linux" and status in {psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP}
+    return used, works or used - before >= _WORKS

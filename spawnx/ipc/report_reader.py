@@ -101,12 +101,12 @@ def _decoded(data: bytes) -> str:
 
 def _details(data: bytes) -> dict[str, Any]:
     """The details of a report, without its text; details with impossible values are left out."""
-    with standard_library():
-        import json
-
     try:
+        with standard_library():
+            import json
+
         said = json.loads(data.rstrip(b"\0"))  # on the scoreboard, zeros follow a report
-    except (ValueError, RecursionError):
+    except (ImportError, OSError, ValueError, RecursionError):  # OSError: no fd is free for the import
         return {}
     if not isinstance(said, dict):
         return {}

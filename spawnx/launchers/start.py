@@ -7,7 +7,7 @@ import multiprocessing
 import sys
 from functools import partial
 
-from spawnx import uninterrupted
+from spawnx import clock, uninterrupted
 from spawnx.fd_room import streams_taken
 from spawnx.orphans import KILLED_WITHIN
 from spawnx.standard import standard_library
@@ -62,8 +62,9 @@ def abandon(ranks: list[RankProcess]) -> None:
     started = [rank for rank in ranks if rank.pid is not None]
     for rank in started:
         rank.kill()
+    deadline = clock.monotonic() + KILLED_WITHIN  # of all: this can't be interrupted
     for rank in started:
-        rank.join(KILLED_WITHIN)
+        rank.join(max(0.0, deadline - clock.monotonic()))
         if not rank.is_alive():
             rank.close()
     ranks.clear()

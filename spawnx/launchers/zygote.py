@@ -188,7 +188,10 @@ class Zygote:
         return int.from_bytes(answer, "little"), pidfds
 
     def _hear_unless_cancelled(self, most: int, job: Job) -> tuple[bytes, list[int]]:
-        ours, theirs = connection()
+        try:
+            ours, theirs = connection()
+        except OSError:  # no fd is free: then the call can't be cancelled while it waits
+            return self._hear(most)
         with ours, theirs:
             # A method of the socket object, not its fd's number: the socket may be closed, and the number reused.
             job.on_cancel = partial(theirs.shutdown, _BOTH_WAYS)

@@ -74,3 +74,19 @@ def test_process_that_is_gone_does_nothing() -> None:
         activity.measure({3: 2**22 + 1})
 
     assert [{3: 100.0}] * 2 == told
+
+
+@pytest.mark.parametrize("pid", [WORKS], indirect=True, ids=["works"])
+@pytest.mark.parametrize("found", [None, object()], ids=["missing", "another module"])
+def test_psutil_that_can_not_be_used_stops_no_teardown(
+    pid: int, found: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program may have emptied `sys.path`, or have a module of that name: nothing is known of the rank then."""
+    activity, told = Activity(), []
+    with monkeypatch.context() as changed:
+        changed.setitem(sys.modules, "psutil", found)  # type: ignore[arg-type]
+        for now in (100.0, 100.5):
+            told.append(activity.idle_since(now, {3: 100.0}, {3: pid}))
+            activity.measure({3: pid})
+
+    assert [{3: 100.0}] * 2 == told

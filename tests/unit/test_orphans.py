@@ -82,3 +82,11 @@ def test_protocol_is_that_of_the_core() -> None:
 
     assert ours == tuple(bytes([one]) for one in theirs)
     assert protocol.MAX_SENT == lib.SPX_MAX_SENT
+
+
+@pytest.mark.parametrize(
+    ("grace", "expected"), [(0.7, "U2:140,15:560,9:30000"), (0.001, "U2:0,15:1,9:30000")]
+)
+def test_waits_are_rounded_to_milliseconds(grace: float, expected: str) -> None:
+    """Not cut: 139.99999 ms are 140, and the least grace leaves time for SIGTERM."""
+    assert expected == orphans.to_argument(orphans.ladder(grace))
