@@ -93,6 +93,8 @@ def of(error: BaseException, traceback: TracebackType | None, stage: str, raised
         raised: `clock.monotonic()` when it was caught; None is now.
     """
     with standard_library():
+        with contextlib.suppress(ImportError):  # the rank has changed its root
+            import tokenize  # noqa: F401 - linecache imports it late (CPython 3.13.0)
         from traceback import format_exception
 
     return Report(

@@ -253,11 +253,12 @@ def empty_folder_and_raise(folder: str, text: str) -> None:
 def give_up_rights_and_raise(root: str, text: str) -> None:
     """Be nobody, in another root, and raise. What is imported to tell of that is imported before."""
     import json
+    import tokenize
     import traceback
 
     import spawnx.ipc.notices
 
-    del json, traceback
+    del json, tokenize, traceback
     assert spawnx.ipc.notices
     os.chroot(root)
     os.chdir("/")
