@@ -7,14 +7,12 @@ import errno
 import os
 import sys
 
+from spawnx.backends.contract import FULL
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-# The errors of a full table of fds: of this process, or of the system.
-FULL = {errno.EMFILE, errno.ENFILE}
 
 
 @contextlib.contextmanager

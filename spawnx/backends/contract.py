@@ -19,6 +19,8 @@ else:
 LOST = 1 << 16
 # The errors of a kernel that lacks a call, and of a sandbox (a seccomp filter) that forbids it. They are permanent.
 FORBIDDEN = frozenset({errno.ENOSYS, errno.EPERM})
+# The errors of a full table of fds: of this process, or of the system.
+FULL = {errno.EMFILE, errno.ENFILE}
 
 if TYPE_CHECKING:
     # A rank that a watch has seen ended: its index; its exit code as in multiprocessing, or LOST, or None if only its

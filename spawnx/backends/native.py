@@ -8,7 +8,7 @@ import os
 
 from spawnx import clock
 from spawnx.backends._native import ffi, lib
-from spawnx.backends.contract import LOST
+from spawnx.backends.contract import FULL, LOST
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -58,7 +58,7 @@ class NativeBackend:
         global _has_pidfd  # noqa: PLW0603 - an answer of the kernel, the same for the life of this process
         if _has_pidfd is None:
             answer = lib.spx_open_pidfd(os.getpid())
-            if answer in {-errno.EMFILE, -errno.ENFILE}:
+            if -answer in FULL:
                 return False  # for this call: no fd is free
             # This process is no child of its own: ECHILD shows that it was opened and waited for, so pidfds work.
             _has_pidfd = answer == -errno.ECHILD

@@ -9,7 +9,7 @@ import struct
 import sys
 from functools import partial
 
-from spawnx.backends.contract import FORBIDDEN, LOST
+from spawnx.backends.contract import FORBIDDEN, FULL, LOST
 from spawnx.standard import standard_library
 
 TYPE_CHECKING = False
@@ -181,7 +181,7 @@ def _probe_pidfd() -> bool | None:
     except OSError as error:
         if error.errno in FORBIDDEN:
             return False
-        if error.errno in {errno.EMFILE, errno.ENFILE}:
+        if error.errno in FULL:
             return None
         raise
     try:

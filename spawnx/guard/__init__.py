@@ -7,7 +7,8 @@ import os
 from functools import partial
 
 from spawnx import clock, settings, uninterrupted
-from spawnx.fd_room import FULL, streams_taken
+from spawnx.backends.contract import FULL
+from spawnx.fd_room import streams_taken
 from spawnx.guard.guardian import GuardianHandle
 from spawnx.guard.resources import Resources
 from spawnx.ipc import gate, protocol
@@ -230,7 +231,6 @@ class Unguarded:
 
     notices = -1
     sentinel = -1
-    on_end: Callable[[], None] | None = None
 
     def __init__(self, error_files: Sequence[str]) -> None:
         self.began = clock.monotonic()
@@ -255,9 +255,6 @@ class Unguarded:
 
     def remove_folder(self) -> None:
         """Do nothing: the files are the caller's."""
-
-    def dismiss(self) -> None:
-        """Do nothing: no guardian was started."""
 
     def close(self) -> None:
         """Do nothing: there are no resources."""

@@ -47,7 +47,7 @@ def _clone_zygote(request: TemplateRequest, job: Job, template: Template, module
         try:
             like = likeness.of(request, modules)
         except OSError as error:
-            raise CantServe(f"what a template would have to be like can't be told: {error}") from error
+            raise CantServe(f"the state that a template must have can't be read: {error}") from error
         for _ in range(2):
             if job.cancelled:
                 raise CantServe("the call was cancelled")

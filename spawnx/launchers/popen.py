@@ -11,9 +11,9 @@ import threading
 import time
 
 from spawnx import clock
-from spawnx.backends.contract import LOST
+from spawnx.backends.contract import FULL, LOST
 from spawnx.backends.python import end_unheld, signal_child, wait_readable
-from spawnx.fd_room import FULL, FdRoom
+from spawnx.fd_room import FdRoom
 from spawnx.mp import process as mp_process
 
 TYPE_CHECKING = False

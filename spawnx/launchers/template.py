@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # The errnos that mean that this system can never clone.
 PERMANENT = {errno.ENOSYS, errno.EPERM, errno.ENOTSUP, errno.EINVAL}
 # socket.SHUT_RDWR.
-_BOTH_WAYS = 2
+BOTH_WAYS = 2
 # Seconds that ranks may take to exit after their gate was shut.
 _LEAVES_WITHIN = 1
 
@@ -229,7 +229,7 @@ class Template:
         if self._table.state == table.BOOTING or self._is_cancelled:
             child.kill()  # the kernel then sends the ranks their death signal
         self._is_cancelled = True
-        self._channel.shutdown(_BOTH_WAYS)
+        self._channel.shutdown(BOTH_WAYS)
 
     def _wait_made(self, child: Child) -> bool:
         """Wait until each rank waits at the gate or has ended (True), or the template ends (False)."""
@@ -260,7 +260,7 @@ class Template:
             pass
         except OSError as error:
             self._forbidden = error
-            self._channel.shutdown(_BOTH_WAYS)
+            self._channel.shutdown(BOTH_WAYS)
 
     def _send(self, word: bytes) -> None:
         with standard_library():

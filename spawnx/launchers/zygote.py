@@ -17,7 +17,7 @@ from spawnx.guard.child import Child, connection, describe_exit
 from spawnx.ipc import inherited, protocol
 from spawnx.ipc.pid_table import signals_of
 from spawnx.launchers.message import command_line
-from spawnx.launchers.template import PERMANENT, CantServe, PreloadGivenUp
+from spawnx.launchers.template import BOTH_WAYS, PERMANENT, CantServe, PreloadGivenUp
 from spawnx.memory import to_memory
 from spawnx.mp import interpreter
 from spawnx.mp import process as mp_process
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 # Seconds that a zygote may take to answer after the call was cancelled. A zygote that takes longer is ended.
 _ANSWERS_WITHIN = 1.0
-# socket.SHUT_RDWR.
-_BOTH_WAYS = 2
 
 
 class Zygote:
@@ -194,10 +192,10 @@ class Zygote:
             return self._hear(most)
         with ours, theirs:
             # A method of the socket object, not its fd's number: the socket may be closed, and the number reused.
-            job.on_cancel = partial(theirs.shutdown, _BOTH_WAYS)
+            job.on_cancel = partial(theirs.shutdown, BOTH_WAYS)
             try:
                 if job.cancelled:
-                    theirs.shutdown(_BOTH_WAYS)
+                    theirs.shutdown(BOTH_WAYS)
                 return self._hear(most, ours.fileno())
             finally:
                 job.on_cancel = None

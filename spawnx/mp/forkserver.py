@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing.context
 import multiprocessing.process
-import multiprocessing.util
 import os
 import sys
 from multiprocessing import spawn

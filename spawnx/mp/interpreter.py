@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import multiprocessing.context
 import multiprocessing.process
 import multiprocessing.util
 import os

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copyreg
 import multiprocessing.context
-import multiprocessing.process
-import multiprocessing.util
 import os
 import sys
 from multiprocessing import reduction

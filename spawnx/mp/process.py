@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing.context
 import multiprocessing.process
 import multiprocessing.util
 
