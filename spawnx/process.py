@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 
+from spawnx import proc_stat
 from spawnx.backends.contract import FORBIDDEN
 from spawnx.mp import forkserver, interpreter
 from spawnx.mp import process as mp_process
@@ -201,9 +202,8 @@ def _pidfd_of_child(pid: int, parent: int) -> int:
     """
     pidfd = os.pidfd_open(pid)
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            if int(stat.read().rpartition(b")")[2].split()[1]) == parent:
-                return pidfd
+        if int(proc_stat.fields(pid)[proc_stat.PARENT]) == parent:
+            return pidfd
     except BaseException:
         os.close(pidfd)
         raise

@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 
-from spawnx import clock
+from spawnx import clock, proc_stat
 from spawnx.backends.python import wait_readable
 from spawnx.standard import standard_library
 
@@ -129,8 +129,7 @@ def _is_older(pid: int, pidfd: int, than: int, its_pidfd: int) -> bool:
 
 def _started(pid: int) -> int:
     """The start time of a process, in clock ticks since boot (proc_pid_stat(5))."""
-    with open(f"/proc/{pid}/stat", "rb") as stat:
-        return int(stat.read().rpartition(b")")[2].split()[19])
+    return int(proc_stat.fields(pid)[proc_stat.STARTED])
 
 
 def _forget() -> None:

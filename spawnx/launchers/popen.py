@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 
-from spawnx import clock
+from spawnx import clock, proc_stat
 from spawnx.backends.contract import FULL, LOST
 from spawnx.backends.python import end_unheld, signal_child, wait_readable
 from spawnx.fd_room import FdRoom
@@ -31,8 +31,7 @@ def in_lasting_thread() -> bool:
 
 def first_thread_lives() -> bool:
     """Return whether the first thread of this process still lives. An embedding program may have ended it."""
-    with open("/proc/self/stat", "rb") as stat:
-        return not stat.read().rpartition(b")")[2].startswith(b" Z")
+    return proc_stat.fields("self")[proc_stat.STATE] != b"Z"
 
 
 class Holder:

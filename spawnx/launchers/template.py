@@ -12,7 +12,7 @@ import pickle
 import signal
 from functools import partial
 
-from spawnx import affinity
+from spawnx import affinity, clock
 from spawnx.backends.contract import FORBIDDEN
 from spawnx.backends.python import wait_readable
 from spawnx.guard.child import connection, describe_exit
@@ -332,8 +332,9 @@ class Template:
         pidfds, self._pidfds = self._pidfds, []
         with contextlib.suppress(OSError):
             self.backend.fan_out(pidfds, signal.SIGKILL)
+        deadline = clock.monotonic() + KILLED_WITHIN  # of all, as in `start.abandon`
         for pidfd in pidfds:
-            wait_readable([pidfd], KILLED_WITHIN)
+            wait_readable([pidfd], max(0.0, deadline - clock.monotonic()))
         # If the template was killed while this process was a subreaper, the ranks are children of this process.
         self.backend.reap(pidfds)
         for pidfd in pidfds:

@@ -22,6 +22,7 @@ LEAVES = {
     "fd_room",
     "memory",
     "orphans",
+    "proc_stat",
     "settings",
     "standard",
     "uninterrupted",
